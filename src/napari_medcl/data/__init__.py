@@ -1,0 +1,1 @@
+"""What comes in: scans, masks, cases, superpixels, views and batches."""

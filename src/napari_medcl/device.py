@@ -1,0 +1,73 @@
+"""Where to compute, and in which number format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from napari_medcl.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def resolve_device(wanted: Device | str = "auto") -> torch.device:
+    """The device to compute on; `auto` is a CUDA device where there is one, else the CPU.
+
+    Apple's GPU (`mps`) is taken only if it is asked for: 3D operations are missing there in some
+    versions of torch.
+
+    Raises:
+        UserError: This machine does not have the device.
+    """
+    has: dict[str, Callable[[], bool]] = {
+        "cpu": lambda: True,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if wanted == "auto":
+        wanted = "cuda" if has["cuda"]() else "cpu"
+    if wanted not in has:
+        raise UserError(f"There is no device named '{wanted}'; use device=auto, {', '.join(has)}.")
+    if not has[wanted]():
+        raise UserError(
+            f"This machine has no {wanted.upper()} device that torch {torch.__version__} can use. "
+            "Use device=cpu or device=auto, or install the driver and the torch build for it."
+        )
+    return torch.device(wanted)
+
+
+def precision(device: torch.device, wanted: Precision = "auto") -> torch.dtype | None:
+    """The number format of a network's products under autocast; None is float32 throughout.
+
+    `auto` is bfloat16 where the device computes with it in hardware, float16 on other CUDA devices,
+    else float32. float16 needs a gradient scaler in training.
+
+    Raises:
+        UserError: float16 is asked for on the CPU.
+    """
+    if wanted == "float16" and device.type == "cpu":
+        raise UserError("The CPU does not compute in float16. Use precision=auto, bfloat16 or float32.")
+    if wanted != "auto":
+        return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """The context in which the products of a network are computed in `dtype`; nothing changes for None."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; in emulation it is slower than float32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in probes)

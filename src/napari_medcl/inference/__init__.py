@@ -1,0 +1,1 @@
+"""From a checkpoint to labels, and how good they are."""

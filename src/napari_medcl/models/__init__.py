@@ -1,0 +1,1 @@
+"""What learns: the network and its projectors."""

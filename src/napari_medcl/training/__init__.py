@@ -1,0 +1,1 @@
+"""Runs: a stream of events, kept in a folder."""

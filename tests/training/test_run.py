@@ -1,0 +1,148 @@
+"""The run folder: whoever reads it knows how it stands, at any moment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from napari_medcl.errors import UserError
+from napari_medcl.training import run as runs
+from napari_medcl.training.events import Evaluated, Failed, Finished, Saved, Started, Stepped, read_event
+from napari_medcl.training.run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVENTS = [
+    Started(run="r", stage="pretrain", device="cpu", precision="float32", steps=5, minutes=None, cases=2, message="go"),
+    Stepped(step=1, progress=0.2, terms={"dice": float("nan")}, rate=0.1, remaining_s=4),
+    Evaluated(step=1, dice={"a": 0.5}, mean=0.5, best=True),
+    Saved(step=1, path="checkpoints/best.safetensors", best=True),
+    Finished(step=5, reason="done", message="over"),
+    Failed(step=5, message="no", hint="so"),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return runs.create("finetune", {"folder": "x"}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_an_event_survives_its_line(event: object) -> None:
+    again = read_event(event.model_dump_json())  # type: ignore[attr-defined]
+    assert type(again) is type(event)
+    assert again.model_dump_json() == event.model_dump_json()  # type: ignore[attr-defined]
+
+
+def test_events_are_read_on_from_where_one_stopped_and_half_a_line_waits(run: Run) -> None:
+    run.append(EVENTS[0])
+    first, offset = run.events()
+    assert [event.kind for event in first] == ["started"]
+    line = EVENTS[1].model_dump_json().encode()
+    with (run.folder / "events.jsonl").open("ab") as file:
+        file.write(line[:20])
+    assert run.events(offset) == ([], offset)
+    with (run.folder / "events.jsonl").open("ab") as file:
+        file.write(line[20:] + b"\n")
+    assert [event.kind for event in run.events(offset)[0]] == ["stepped"]
+
+
+def test_a_line_that_a_crash_cut_short_does_not_hide_the_others(run: Run) -> None:
+    run.append(EVENTS[0])
+    with (run.folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"kind": "stepp\n')
+    run.append(EVENTS[4])
+    assert [event.kind for event in run.events()[0]] == ["started", "finished"]
+    assert run.state == "finished"
+
+
+def test_states(run: Run) -> None:
+    assert run.state == "waiting"
+    old = time.time() - 1000
+    os.utime(run.folder / "config.json", (old, old))
+    assert run.state == "dead"
+    with run.locked():
+        assert run.state == "running"
+        run.ask_stop()
+        assert run.state == "stopping"
+    run.append(EVENTS[4].model_copy(update={"reason": "stopped"}))
+    assert (run.state, run.message) == ("stopped", "over")
+    run.append(EVENTS[5])
+    assert (run.state, run.message) == ("failed", "no so")
+
+
+def test_a_lock_is_held_by_one_and_a_stale_one_by_nobody(run: Run) -> None:
+    with run.locked(), pytest.raises(UserError, match="Another process"), run.locked():
+        pass
+    assert not run.is_alive()
+    (run.folder / "lock").write_text("1")
+    old = time.time() - 1000
+    os.utime(run.folder / "lock", (old, old))
+    assert not run.is_alive()
+    with run.locked():
+        assert run.is_alive()
+
+
+def test_the_lock_is_kept_fresh(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_STALE_S", 0.4)
+    with run.locked():
+        for _ in range(4):
+            time.sleep(0.25)
+            assert run.is_alive()
+
+
+def test_a_second_run_in_a_folder_is_refused(run: Run) -> None:
+    run.append(EVENTS[0])
+    with pytest.raises(UserError, match="already holds a run"):
+        runs.create("pretrain", {}, run.folder)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        runs.create("pretrain", {}, tmp_path / "file" / "run")
+
+
+def test_no_run_folder_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run folder"):
+        _ = Run(tmp_path).config
+    with pytest.raises(UserError, match="no model file"):
+        runs.find_checkpoint(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        runs.find_checkpoint(tmp_path)
+
+
+def test_the_best_checkpoint_goes_before_the_last(run: Run) -> None:
+    assert run.checkpoint is None
+    for name in ("last", "best"):
+        path = run.folder / "checkpoints" / f"{name}.safetensors"
+        path.touch()
+        assert run.checkpoint == path
+    assert runs.find_checkpoint(run.folder) == run.folder / "checkpoints" / "best.safetensors"
+
+
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    for name in ("20260101-a", "20260301-c", "20260201-b"):
+        runs.create("pretrain", {}, tmp_path / name)
+    (tmp_path / "not-a-run").mkdir()
+    assert [run.name for run in runs.list_runs(tmp_path)] == ["20260301-c", "20260201-b", "20260101-a"]
+    assert runs.list_runs(tmp_path / "nowhere") == []
+
+
+def test_new_folders_are_never_taken(tmp_path: Path) -> None:
+    first = runs.new_folder(tmp_path, "pretrain", "my scans/../..")
+    assert first.parent == tmp_path
+    first.mkdir()
+    assert runs.new_folder(tmp_path, "pretrain", "my scans/../..") != first
+
+
+def test_watching_a_run_loads_neither_torch_nor_qt() -> None:
+    code = "import sys, napari_medcl.training.run; print({'torch', 'qtpy', 'napari'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"

@@ -499,7 +499,9 @@ class TestDicom:
         bone = read_volume(shared / "data/dicom/ct_siemens_20slices_j2k").array[0] > 300
         assert (mask.array[bone] > 0).mean() > 3 * (mask.array > 0).mean()
 
-    @pytest.mark.parametrize(("name", "message"), [("pydicom_small", "3 DICOM series"), ("ct_ge_3slices_seg", "2 DICOM")])
+    @pytest.mark.parametrize(
+        ("name", "message"), [("pydicom_small", "3 DICOM series"), ("ct_ge_3slices_seg", "2 DICOM")]
+    )
     def test_several_series(self, shared, name, message):
         with pytest.raises(UserError, match=message):
             read_volume(shared / "data/dicom" / name)

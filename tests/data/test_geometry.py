@@ -15,9 +15,7 @@ from napari_medcl.errors import UserError
 
 RAS_TO_LPS_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1.0]])
 ORIENTATIONS = [
-    (order, signs)
-    for order in itertools.permutations(range(3))
-    for signs in itertools.product((1.0, -1.0), repeat=3)
+    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
 ]
 
 
@@ -120,7 +118,13 @@ def test_of_grid_is_the_grid():
 @given(affine=oblique_affines())
 def test_dictionary_keeps_every_bit(affine):
     source = Source(
-        shape=(2, 3, 4), affine=affine, path=Path("a b.nii"), format="nifti", channels=2, header=b"\x00\xff1", unit=1000.0
+        shape=(2, 3, 4),
+        affine=affine,
+        path=Path("a b.nii"),
+        format="nifti",
+        channels=2,
+        header=b"\x00\xff1",
+        unit=1000.0,
     )
     back = Source.from_dict(json.loads(json.dumps(source.to_dict())))
     assert np.array_equal(back.affine, affine)

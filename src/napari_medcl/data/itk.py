@@ -108,7 +108,7 @@ def _source(path: Path) -> Source:
     size, whole = reader.GetSize(), reader.GetDimension()
     components = reader.GetNumberOfComponents()
     if whole > 4 or (whole == 4 and components > 1 and size[3] > 1):
-        raise UserError(f"{path} has {whole} axes and {components} numbers per voxel; a scan has 2 to 4 and 1.")
+        raise UserError(f"{path} has {whole} axes and {components} numbers per voxel; a scan has 2-4 and 1.")
     dims = min(whole, 3)
     origin, spacing = reader.GetOrigin()[:dims], reader.GetSpacing()[:dims]
     direction = np.reshape(reader.GetDirection(), (whole, whole))[:dims, :dims]
@@ -137,9 +137,10 @@ def _series(folder: Path) -> list[str]:
     """The files of the one series in a folder, in order of their position."""
     import SimpleITK as sitk  # noqa: N813
 
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # our message says it better
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
-        raise UserError(f"{folder} is a folder without a DICOM series. Choose a scan, or a folder with one series.")
+        raise UserError(f"{folder} holds no DICOM series. Choose a scan, or a folder with one series.")
     if len(series) > 1:
         raise UserError(f"{folder} holds {len(series)} DICOM series. Put each into a folder of its own.")
     return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
@@ -150,7 +151,7 @@ def _series_source(folder: Path, files: list[str]) -> Source:
     headers = [_information(file) for file in files]
     first = headers[0]
     if first.HasMetaDataKey(_FRAMES) and int(first.GetMetaData(_FRAMES)) > 1:
-        raise UserError(f"{folder} holds a multi-frame DICOM file, whose geometry is not read. Convert it to NIfTI.")
+        raise UserError(f"{folder} holds a multi-frame DICOM file, which is not read. Convert it to NIfTI.")
     columns = np.reshape(first.GetDirection(), (first.GetDimension(),) * 2)[:3, :3] * first.GetSpacing()[:3]
     places = np.array([_position(header) for header in headers])
     if len(files) > 1:

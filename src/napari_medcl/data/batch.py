@@ -1,0 +1,239 @@
+"""What a method asks for, what it gets, and the loader that makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_medcl.data import views
+from napari_medcl.data.superpixels import SuperpixelSettings  # noqa: TC001 - part of a public dataclass
+from napari_medcl.data.volume import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_medcl.data.plan import Plan
+
+_MARGIN = 1.25
+"""Crops are cut so much larger than views, so that a turned view still finds image at its corners."""
+_FOREGROUND = 0.5
+"""Fraction of the crops with labels that are centred on a labelled voxel."""
+_REMEMBERED = 5000
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of a batch.
+
+    Attributes:
+        fixed: Views that differ in intensity only.
+        free: Views that also have a geometry of their own.
+        superpixels: How to make the superpixel map of the fixed views; None for no map.
+        position: Whether the place of the slice in its volume is asked for.
+        labels: Whether the class of every voxel is asked for, with the first fixed view.
+    """
+
+    fixed: int = 0
+    free: int = 0
+    superpixels: SuperpixelSettings | None = None
+    position: bool = False
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B crops of spatial shape S.
+
+    Attributes:
+        fixed: Views (B, C, *S) of the same geometry.
+        free: Views (B, C, *S) of different geometry.
+        superpixels: Ids (B, *S) that fit the fixed views.
+        position: Place (B,) of the crop's middle slice in its volume, in (0, 1].
+        labels: Class indices (B, *S) that fit the fixed views; IGNORE where nobody annotated.
+        cases: The names of the cases that the crops are from.
+    """
+
+    fixed: tuple[Tensor, ...] = ()
+    free: tuple[Tensor, ...] = ()
+    superpixels: Tensor | None = None
+    position: Tensor | None = None
+    labels: Tensor | None = None
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A scan on the network's grid, slices first.
+
+    Attributes:
+        name: The case.
+        image: (C, Z, Y, X), normalised.
+        labels: Class indices (Z, Y, X) with IGNORE, or None.
+        superpixels: Ids (Z, Y, X), or None.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8] | None = None
+    superpixels: NDArray[np.int32] | None = None
+    places: dict[int, NDArray[np.intp]] = field(init=False)
+    annotated: NDArray[np.intp] = field(init=False)
+
+    def __post_init__(self) -> None:
+        places: dict[int, NDArray[np.intp]] = {}
+        annotated = np.arange(self.image.shape[1])
+        if self.labels is not None:
+            annotated = np.flatnonzero((self.labels != IGNORE).any((1, 2)))
+            for value in np.setdiff1d(np.unique(self.labels), [0, IGNORE]):
+                found = np.argwhere(self.labels == value)
+                places[int(value)] = found[:: max(1, len(found) // _REMEMBERED)]
+        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "annotated", annotated)
+
+
+class Loader:
+    """Draws batches without end: random crops from the items, then views on the device.
+
+    Args:
+        items: Scans on the network's grid.
+        plan: Gives the crop's shape and its dimensions.
+        needs: What the batch must hold.
+        size: Crops in a batch, B.
+        device: Where the views are made.
+        seed: The same seed gives the same batches.
+        geometry: How far free views (and, with labels, the fixed one) may move.
+        appearance: How far the intensities may change.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        plan: Plan,
+        needs: Needs,
+        size: int,
+        device: torch.device,
+        seed: int,
+        *,
+        geometry: views.Geometry = views.FREE,
+        appearance: views.Appearance = views.CHANGED,
+    ) -> None:
+        self.items = [item for item in items if len(item.annotated)]
+        self.plan, self.needs, self.size, self.device = plan, needs, size, device
+        self.geometry, self.appearance = geometry, appearance
+        self._places = np.random.default_rng(seed)
+        self._views = torch.Generator(device).manual_seed(seed)
+        self._queue: list[int] = []
+
+    def draw(self) -> Batch:
+        """The next batch."""
+        chosen = [self.items[self._next()] for _ in range(self.size)]
+        corners = [self._corner(item) for item in chosen]
+        image = self._crops([item.image for item in chosen], corners)
+        labels = self._crops([item.labels for item in chosen], corners, IGNORE) if self.needs.labels else None
+        regions = self._crops([item.superpixels for item in chosen], corners) if self.needs.superpixels else None
+        position = torch.tensor(
+            [self._position(i, c) for i, c in zip(chosen, corners, strict=True)], device=self.device
+        )
+        fixed, labels, regions = self._fixed(image, labels, regions)
+        return Batch(
+            fixed=fixed,
+            free=tuple(self._changed(self._moved(image)) for _ in range(self.needs.free)),
+            superpixels=regions,
+            position=position if self.needs.position else None,
+            labels=labels,
+            cases=tuple(item.name for item in chosen),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """The random states, for a run that is to go on as if it had not been interrupted."""
+        return {
+            "places": self._places.bit_generator.state,
+            "views": self._views.get_state(),
+            "queue": list(self._queue),
+        }
+
+    def _next(self) -> int:
+        """Every item once in random order, then again."""
+        if not self._queue:
+            self._queue = self._places.permutation(len(self.items)).tolist()
+        return self._queue.pop()
+
+    @property
+    def _flat(self) -> bool:
+        return self.plan.spatial_dims == 2
+
+    @property
+    def _crop(self) -> tuple[int, ...]:
+        size = tuple(int(np.ceil(n * _MARGIN / 2)) * 2 for n in self.plan.patch)
+        return (1, *size) if self._flat else size
+
+    def _corner(self, item: Item) -> tuple[int, ...]:
+        """Where a crop begins: round a labelled voxel, or anywhere on what is annotated."""
+        if item.places and self._places.random() < _FOREGROUND:
+            places = item.places[int(self._places.choice(list(item.places)))]
+            middle = [int(value) for value in places[self._places.integers(len(places))]]
+        else:
+            middle = [
+                int(self._places.choice(item.annotated)),
+                *(int(self._places.integers(n)) for n in item.image.shape[2:]),
+            ]
+        return tuple(
+            self._begin(m, n, size) for m, n, size in zip(middle, item.image.shape[1:], self._crop, strict=True)
+        )
+
+    def _begin(self, middle: int, length: int, size: int) -> int:
+        """The crop stays inside where the scan is large enough, else it lies about the scan's middle."""
+        if size >= length:
+            return (length - size) // 2
+        reach = round(size * (1 - 1 / _MARGIN) / 2)
+        return int(np.clip(middle - size // 2, -reach, length - size + reach))
+
+    def _crops(self, arrays: Sequence[Any], corners: Sequence[tuple[int, ...]], outside: int | None = None) -> Tensor:
+        cut = np.stack([_cut(a, corner, self._crop, outside) for a, corner in zip(arrays, corners, strict=True)])
+        tensor = torch.from_numpy(cut).to(self.device)
+        return tensor.squeeze(-3) if self._flat else tensor
+
+    def _position(self, item: Item, corner: tuple[int, ...]) -> float:
+        slices: int = item.image.shape[1]
+        middle = int(np.clip(corner[0] + self._crop[0] // 2, 0, slices - 1))
+        return (middle + 1) / slices
+
+    def _grid(self, image: Tensor) -> Tensor:
+        return views.sampling_grid(
+            len(image), self.plan.patch, image.shape[2:], self.plan.voxel(), self.geometry, self._views
+        )
+
+    def _moved(self, image: Tensor) -> Tensor:
+        return views.move_image(image, self._grid(image))
+
+    def _changed(self, image: Tensor) -> Tensor:
+        return views.change_appearance(image, self.appearance, self._views)
+
+    def _fixed(
+        self, image: Tensor, labels: Tensor | None, regions: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], Tensor | None, Tensor | None]:
+        """Views of one geometry with the maps that lie on them; only labelled ones are moved."""
+        if labels is not None:
+            grid = self._grid(image)
+            image, labels = views.move_image(image, grid), views.move_labels(labels.long(), grid, IGNORE)
+        image = views.centre(image, self.plan.patch)
+        regions = None if regions is None else views.centre(regions, self.plan.patch).long()
+        return tuple(self._changed(image) for _ in range(self.needs.fixed)), labels, regions
+
+
+def _cut(array: NDArray[Any], corner: Sequence[int], size: Sequence[int], outside: int | None) -> NDArray[Any]:
+    """A crop of the last three axes; past the edge the outermost voxels again, or `outside`."""
+    spans = list(zip(corner, size, array.shape[-3:], strict=True))
+    inside: tuple[Any, ...] = (..., *(slice(max(begin, 0), begin + count) for begin, count, _ in spans))
+    piece = array[inside]
+    past = [(max(-begin, 0), max(begin + count - length, 0)) for begin, count, length in spans]
+    widths = [(0, 0)] * (array.ndim - 3) + past
+    if outside is None:
+        return np.pad(piece, widths, mode="edge")
+    return np.pad(piece, widths, mode="constant", constant_values=outside)

@@ -1,0 +1,82 @@
+"""One scan with its mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medcl.data.formats import read_labels, read_source, read_volume
+from napari_medcl.data.volume import Labels, Source, Volume
+from napari_medcl.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_APART = 0.25
+"""Corners of one grid may lie so many voxels apart: headers are rounded."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan, with its mask if there is one.
+
+    Attributes:
+        id: Name of the scan, without channel and suffix.
+        images: One file per channel, or one file with all channels.
+        labels: The mask.
+        group: Cases of one group (a patient) never stand on two sides of a split.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    labels: Path | None = None
+    group: str = ""
+
+    def volume(self, channel: int | None = None) -> Volume:
+        """The scan, its channels stacked; or the one channel given.
+
+        Raises:
+            UserError: A file cannot be read, there is no such channel, or the channels do not lie on one grid.
+        """
+        if len(self.images) == 1:
+            return read_volume(self.images[0], channel)
+        if channel is not None:
+            if not 0 <= channel < len(self.images):
+                raise UserError(f"{self.id} has no channel {channel}: it has {len(self.images)}, from 0.")
+            return read_volume(self.images[channel])
+        volumes = [read_volume(path) for path in self.images]
+        first = volumes[0]
+        for other in volumes[1:]:
+            _check_one_grid(other.source, first.source, "Resample the channels of a case to one grid.")
+        array = np.concatenate([volume.array for volume in volumes])
+        return Volume(array, first.spacing, first.origin, first.source)
+
+    def truth(self) -> Labels:
+        """The mask.
+
+        Raises:
+            UserError: There is none, it cannot be read, or it does not lie on the scan's grid.
+        """
+        if self.labels is None:
+            raise UserError(f"{self.id} has no mask. Draw one, or leave the case out.")
+        labels = read_labels(self.labels)
+        _check_one_grid(
+            labels.source,
+            read_source(self.images[0]),
+            "Choose the mask of this scan, or save it again with the scan's grid and header.",
+        )
+        return labels
+
+
+def _check_one_grid(ours: Source | None, other: Source | None, advice: str) -> None:
+    if ours is None or other is None:
+        return
+    if ours.grid != other.grid:
+        raise UserError(f"{ours.path} has the shape {ours.grid} (z, y, x) and {other.path} has {other.grid}. {advice}")
+    if "picture" in (ours.format, other.format):
+        return
+    distance = ours.distance(other)
+    if distance > _APART * min(other.spacing):
+        raise UserError(f"{ours.path} and {other.path} have one shape but lie up to {distance:.3g} mm apart. {advice}")

@@ -1,0 +1,208 @@
+"""How a scan is brought to the network's grid, and a result back to the scan's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_medcl.data.volume import resample, resample_labels
+from napari_medcl.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_medcl.data.volume import Labels, Volume
+
+_ANISOTROPIC = 3.0
+"""Slices so many times farther apart than their pixels are learned one by one, in 2D."""
+_AIR_HU = -500.0
+"""A scan that reaches below this is taken for a CT: no other modality has fixed negative values."""
+_SIDE = {2: 256, 3: 160}
+_VOXELS = {2: 256**2, 3: 64**3}
+_SMALLEST_BOTTLENECK = 4
+
+
+class Intensity(BaseModel):
+    """How one channel is normalised: by its own scan's statistics, or by those of the data set.
+
+    `scan`: clip to the scan's 0.5 and 99.5 percentiles, subtract its mean, divide by its standard
+    deviation (MR, where values have no unit). `dataset`: the same with the numbers kept here (CT,
+    pictures).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: Literal["scan", "dataset"]
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The normalised channel (Z, Y, X)."""
+        own = self if self.scheme == "dataset" else _statistics(_body(array))
+        clipped = np.clip(array, own.low, own.high)
+        return ((clipped - own.mean) / max(own.std, 1e-6)).astype(np.float32)
+
+
+class Plan(BaseModel):
+    """Spacing, orientation of the slices, crop size and intensities: what a network was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = Field(ge=1)
+    spatial_dims: Literal[2, 3]
+    spacing: tuple[float | None, float | None, float | None] = Field(
+        description="Voxel size in mm (z, y, x); None keeps the scan's own."
+    )
+    slice_axis: Literal[0, 1, 2] = Field(0, description="2D: which of z, y, x counts the slices.")
+    patch: tuple[int, ...] = Field(description="Training crop in voxels, slices left out in 2D.")
+    intensities: tuple[Intensity, ...]
+
+    def grid(self, volume: Volume | Labels) -> tuple[int, int, int]:
+        """Shape (Z, Y, X) of a scan at the network's spacing."""
+        sizes = zip(volume.shape, volume.spacing, self.spacing, strict=True)
+        z, y, x = (size if want is None else max(1, round(size * have / want)) for size, have, want in sizes)
+        return z, y, x
+
+    def conform(self, volume: Volume) -> NDArray[np.float32]:
+        """The scan on the network's grid: (C, Z', Y', X'), normalised, slices first.
+
+        Raises:
+            UserError: The scan has another number of channels.
+        """
+        if volume.channels != self.channels:
+            name = volume.source.path if volume.source else "The scan"
+            raise UserError(
+                f"{name} has {volume.channels} channel(s), the model was made for {self.channels}. "
+                "Choose scans of the same kind, or one channel of them with the channel setting."
+            )
+        array = volume.array.astype(np.float32)
+        array = np.stack([normalise(one) for normalise, one in zip(self.intensities, array, strict=True)])
+        return np.ascontiguousarray(np.moveaxis(resample(array, self.grid(volume)), self.slice_axis + 1, 1))
+
+    def conform_labels(self, labels: Labels) -> NDArray[np.integer]:
+        """The mask on the network's grid: (Z', Y', X'), slices first."""
+        return np.ascontiguousarray(np.moveaxis(resample_labels(labels.array, self.grid(labels)), self.slice_axis, 0))
+
+    def upright(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Undoes the order of the axes: (K, Z', Y', X') with slices first to z, y, x."""
+        return np.moveaxis(array, 1, self.slice_axis + 1)
+
+    def restore(self, array: NDArray[np.float32], volume: Volume) -> NDArray[np.float32]:
+        """Maps (K, Z', Y', X') on the network's grid back onto the scan's: (K, Z, Y, X)."""
+        return resample(self.upright(array), volume.shape)
+
+    def in_words(self) -> str:
+        """Dimensions and crop, for people."""
+        return f"{self.spatial_dims}D, crops of {' x '.join(map(str, self.patch))}"
+
+    def voxel(self) -> tuple[float, ...]:
+        """Relative voxel size of a crop, for rotations that keep shapes: as many numbers as `patch`."""
+        sizes = [1.0 if size is None else size for size in self.spacing]
+        if self.spatial_dims == 3:
+            return tuple(sizes)
+        return tuple(size for axis, size in enumerate(sizes) if axis != self.slice_axis)
+
+
+def make_plan(
+    volumes: Sequence[Volume],
+    dims: Literal["auto", "2d", "3d"] = "auto",
+    patch: tuple[int, ...] | None = None,
+    depth: int | None = None,
+) -> tuple[Plan, int]:
+    """Looks at the scans and chooses spacing, dimensions, crop and intensities.
+
+    Returns:
+        The plan, and the number of poolings that leaves at least 4 voxels a side at the bottleneck.
+
+    Raises:
+        UserError: The scans have different numbers of channels, or the crop does not fit.
+    """
+    _check_channels(volumes)
+    spacings = np.array([volume.spacing for volume in volumes])
+    spacing = np.median(spacings, axis=0)
+    planar = all(volume.planar for volume in volumes)
+    order = np.argsort(spacing)
+    coarse = bool(spacing[order[2]] > 1.5 * spacing[order[1]])
+    slice_axis = int(order[2]) if coarse and not planar else 0
+    flat = planar or spacing.max() / spacing.min() > _ANISOTROPIC
+    spatial_dims: Literal[2, 3] = 2 if dims == "2d" or (dims == "auto" and flat) else 3
+    if spatial_dims == 3:
+        slice_axis = 0
+    wanted = [
+        None if planar or (spatial_dims == 2 and axis == slice_axis) else float(spacing[axis]) for axis in range(3)
+    ]
+    shapes = np.array(
+        [[v.shape[a] if w is None else v.shape[a] * v.spacing[a] / w for a, w in enumerate(wanted)] for v in volumes]
+    )
+    typical = np.median(shapes, axis=0)
+    if spatial_dims == 2:
+        typical = np.delete(typical, slice_axis)
+    crop, poolings = _crop(typical, patch, depth)
+    intensities = tuple(
+        _intensity([volume.array[c] for volume in volumes], rgb=volumes[0].rgb) for c in range(volumes[0].channels)
+    )
+    plan = Plan(
+        channels=volumes[0].channels,
+        spatial_dims=spatial_dims,
+        spacing=(wanted[0], wanted[1], wanted[2]),
+        slice_axis=slice_axis,
+        patch=crop,
+        intensities=intensities,
+    )
+    return plan, poolings
+
+
+def _check_channels(volumes: Iterable[Volume]) -> None:
+    first: Volume | None = None
+    for volume in volumes:
+        first = first or volume
+        if volume.channels != first.channels:
+            names = [str(v.source.path) if v.source else "a scan" for v in (first, volume)]
+            raise UserError(
+                f"{names[0]} has {first.channels} channel(s) and {names[1]} has {volume.channels}. "
+                "One model needs scans of one kind: move the others to a folder of their own, or choose one channel."
+            )
+
+
+def _crop(
+    typical: NDArray[np.float64], patch: tuple[int, ...] | None, depth: int | None
+) -> tuple[tuple[int, ...], int]:
+    dims = len(typical)
+    if patch is not None and len(patch) != dims:
+        raise UserError(f"The patch {patch} has {len(patch)} numbers; a {dims}D network needs {dims}.")
+    sizes = np.array(patch, float) if patch is not None else np.minimum(typical, _SIDE[dims])
+    while patch is None and sizes.prod() > _VOXELS[dims]:
+        sizes[sizes.argmax()] *= 0.95
+    fitting = int(np.floor(np.log2(max(sizes.min() / _SMALLEST_BOTTLENECK, 1) + 1e-9)))
+    poolings = depth if depth is not None else int(np.clip(fitting, 1, 4))
+    multiple = 2**poolings
+    return tuple(int(np.ceil(size / multiple - 1e-9)) * multiple for size in sizes), poolings
+
+
+def _body(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The voxels that count: without the background, where a quarter or more has the lowest value."""
+    low = array.min()
+    inside = array[array > low]
+    return inside if 0 < inside.size <= 0.75 * array.size else array
+
+
+def _statistics(values: NDArray[np.float32]) -> Intensity:
+    low, high = (float(value) for value in np.percentile(values, [0.5, 99.5]))
+    clipped = np.clip(values, low, high)
+    return Intensity(scheme="dataset", low=low, high=high, mean=float(clipped.mean()), std=float(clipped.std()))
+
+
+def _intensity(arrays: Sequence[NDArray[np.generic]], *, rgb: bool) -> Intensity:
+    samples = [array.ravel()[:: max(1, array.size // 20_000)].astype(np.float32) for array in arrays]
+    values = np.concatenate(samples)
+    if rgb:
+        return _statistics(values)
+    if np.median([sample.min() for sample in samples]) < _AIR_HU:
+        return _statistics(values[values > _AIR_HU])
+    return Intensity(scheme="scan")

@@ -1,0 +1,184 @@
+"""Views of a batch: geometry and intensity changes, made on the device for the whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+_DEGREE = torch.pi / 180
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How far a view may move: flips, rotation in degrees, scale and elastic shift (parts of the crop)."""
+
+    flip: bool
+    rotation: float
+    scale: tuple[float, float]
+    elastic: float
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How far a view's intensities may change; `p` is the chance of each change for each image."""
+
+    p: float
+    brightness: float
+    contrast: float
+    gamma: float
+    noise: float
+    blur: float
+
+
+FREE = Geometry(flip=True, rotation=30, scale=(0.7, 1.3), elastic=0.03)
+"""The views of contrastive pre-training that have a geometry of their own."""
+CHANGED = Appearance(p=0.8, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.1, blur=1.0)
+"""Intensities of the views of contrastive pre-training."""
+
+
+def uniform(count: int, low: float, high: float, random: torch.Generator) -> Tensor:
+    """Numbers (count,) between low and high."""
+    return torch.rand(count, generator=random, device=random.device) * (high - low) + low
+
+
+def sampling_grid(
+    count: int,
+    patch: Sequence[int],
+    crop: Sequence[int],
+    voxel: Sequence[float],
+    geometry: Geometry,
+    random: torch.Generator,
+) -> Tensor:
+    """Where every voxel of the views lies in their crops, for `grid_sample`.
+
+    Rotation and scale act in millimetres about the centre, so that shapes keep their form however
+    long the voxel's sides are.
+
+    Args:
+        count: Images in the batch, B.
+        patch: Shape S of a view, slowest axis first.
+        crop: Shape of the crop that the views are taken from.
+        voxel: Voxel size of patch and crop.
+        geometry: How far the views may move.
+        random: Source of randomness; its device is the grid's.
+
+    Returns:
+        (B, *S, D), coordinates fastest axis first, -1 and 1 at the outer edges of the crop.
+    """
+    device, dims = random.device, len(patch)
+    size = torch.tensor(voxel, device=device)
+    half_patch = torch.tensor(patch, device=device) * size / 2
+    half_crop = torch.tensor(crop, device=device) * size / 2
+    axes = [torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=device) for n in patch]
+    unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    linear = _rotation(count, dims, geometry.rotation, random) / uniform(count, *geometry.scale, random).view(-1, 1, 1)
+    if geometry.flip:
+        sign = 1 - 2 * torch.randint(0, 2, (count, 1, dims), generator=random, device=device)
+        linear = linear * sign
+    moved = torch.einsum("bij,...j->b...i", linear, unit * half_patch)
+    if geometry.elastic > 0:
+        moved = moved + _elastic(count, patch, geometry.elastic, random) * half_patch
+    return (moved / half_crop).flip(-1)
+
+
+def _rotation(count: int, dims: int, degrees: float, random: torch.Generator) -> Tensor:
+    """Rotations (B, D, D) by up to so many degrees: about the one axis in 2D, about each in 3D."""
+    pairs = [(0, 1)] if dims == 2 else [(1, 2), (0, 2), (0, 1)]
+    total = torch.eye(dims, device=random.device).expand(count, dims, dims)
+    for first, second in pairs:
+        angle = uniform(count, -degrees, degrees, random) * _DEGREE
+        turn = torch.eye(dims, device=random.device).repeat(count, 1, 1)
+        turn[:, first, first] = turn[:, second, second] = angle.cos()
+        turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
+        total = total @ turn
+    return total
+
+
+def _elastic(count: int, patch: Sequence[int], strength: float, random: torch.Generator) -> Tensor:
+    """Smooth random shifts (B, *S, D): a coarse grid of normal numbers, interpolated."""
+    dims = len(patch)
+    coarse = torch.randn(count, dims, *[5] * dims, generator=random, device=random.device) * strength
+    active = (uniform(count, 0, 1, random) < 0.5).view(-1, *[1] * (dims + 1))
+    mode = "bicubic" if dims == 2 else "trilinear"
+    return functional.interpolate(coarse * active, size=tuple(patch), mode=mode, align_corners=True).movedim(1, -1)
+
+
+def move_image(image: Tensor, grid: Tensor) -> Tensor:
+    """Images (B, C, *crop) at the places of a grid, interpolated linearly, continued past the edge."""
+    return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def move_labels(labels: Tensor, grid: Tensor, outside: int) -> Tensor:
+    """Label maps (B, *crop) at the places of a grid, nearest voxel; `outside` past the edge."""
+    shifted = (labels - outside).unsqueeze(1).float()
+    moved = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.squeeze(1).round().long() + outside
+
+
+def centre(array: Tensor, patch: Sequence[int]) -> Tensor:
+    """The middle of a crop (..., *crop), as large as a patch."""
+    for axis, size in enumerate(patch, start=array.ndim - len(patch)):
+        array = array.narrow(axis, (array.shape[axis] - size) // 2, size)
+    return array
+
+
+def change_appearance(image: Tensor, how: Appearance, random: torch.Generator) -> Tensor:
+    """Normalised images (B, C, *S) with blur, noise, brightness, contrast and gamma changed at random."""
+    count = len(image)
+    shape = (count, *[1] * (image.ndim - 1))
+
+    def perhaps(changed: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        active = uniform(count, 0, 1, random) < how.p
+        return torch.where(active.view(shape), changed(image), image)
+
+    def between(low: float, high: float) -> Tensor:
+        return uniform(count, low, high, random).view(shape)
+
+    spatial = tuple(range(2, image.ndim))
+
+    def contrast(image: Tensor) -> Tensor:
+        middle = image.mean(spatial, keepdim=True)
+        return (image - middle) * between(1 - how.contrast, 1 + how.contrast) + middle
+
+    def gamma(image: Tensor) -> Tensor:
+        low, high = image.amin(spatial, keepdim=True), image.amax(spatial, keepdim=True)
+        span = (high - low).clamp_min(1e-6)
+        power = torch.exp(between(-how.gamma, how.gamma))
+        return ((image - low) / span).clamp(0, 1).pow(power) * span + low
+
+    def noise(image: Tensor) -> Tensor:
+        grain = torch.randn(image.shape, generator=random, device=random.device)
+        return image + grain * between(0, how.noise)
+
+    image = perhaps(lambda one: _blur(one, uniform(count, 0.3, 0.3 + how.blur, random)), image)
+    image = perhaps(noise, image)
+    image = perhaps(lambda one: one + between(-how.brightness, how.brightness), image)
+    return perhaps(gamma, perhaps(contrast, image))
+
+
+def _blur(image: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a standard deviation (B,) in voxels of its own for every image."""
+    count, channels, *size = image.shape
+    dims = len(size)
+    radius = 3
+    steps = torch.arange(-radius, radius + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (steps / sigma.view(-1, 1)) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    convolve = functional.conv2d if dims == 2 else functional.conv3d
+    flat = image.reshape(1, count * channels, *size)
+    for axis in range(dims):
+        shape = [1] * dims
+        shape[axis] = len(steps)
+        pad = [0] * (2 * dims)
+        pad[2 * (dims - 1 - axis)] = pad[2 * (dims - 1 - axis) + 1] = radius
+        padded = functional.pad(flat, pad, mode="replicate")
+        flat = convolve(padded, kernel.view(-1, 1, *shape), groups=count * channels)
+    return flat.reshape(image.shape)

@@ -1,0 +1,104 @@
+"""The loader: crops hold what they should, wherever they are cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_medcl.data.batch import Item, Loader, Needs
+from napari_medcl.data.plan import Intensity, Plan
+from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.data.views import Appearance, Geometry
+from napari_medcl.data.volume import IGNORE
+
+STILL = Geometry(flip=False, rotation=0, scale=(1, 1), elastic=0)
+PLAIN = Appearance(p=0, brightness=0, contrast=0, gamma=0, noise=0, blur=0)
+
+
+def plan(dims: int, patch: tuple[int, ...]) -> Plan:
+    return Plan(channels=1, spatial_dims=dims, spacing=(1, 1, 1), patch=patch, intensities=(Intensity(scheme="scan"),))
+
+
+def loader(items: list[Item], needs: Needs, patch: tuple[int, ...], size: int = 4, **changes: object) -> Loader:
+    how = {"geometry": STILL, "appearance": PLAIN, **changes}
+    return Loader(items, plan(len(patch), patch), needs, size, torch.device("cpu"), seed=1, **how)  # type: ignore[arg-type]
+
+
+def coordinates(shape: tuple[int, int, int]) -> np.ndarray:
+    """An image whose value tells the voxel, so that a crop tells where it was cut."""
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+
+
+@pytest.mark.parametrize("patch", [(8, 6), (6, 8, 6)])
+def test_labels_and_superpixels_lie_on_the_first_fixed_view(patch: tuple[int, ...]) -> None:
+    shape = (12, 20, 18)
+    image = coordinates(shape)
+    mask = (image[0] % 7 < 2).astype(np.uint8)
+    item = Item("a", image, labels=mask, superpixels=image[0].astype(np.int32))
+    both = loader([item], Needs(fixed=2, superpixels=SuperpixelSettings()), patch).draw()
+    inside = both.fixed[0][:, 0]
+    assert torch.equal(inside.long(), both.superpixels)
+    assert torch.equal(both.fixed[0], both.fixed[1])
+    batch = loader([item], Needs(fixed=1, labels=True), patch, size=6).draw()
+    assert batch.labels is not None
+    known = batch.labels != IGNORE
+    values = batch.fixed[0][:, 0].round().long()
+    assert torch.equal(((values % 7) < 2)[known].long(), batch.labels[known])
+    assert known.float().mean() > 0.8
+
+
+def test_a_small_scan_is_continued_past_its_edge_and_ignored_there() -> None:
+    item = Item("a", np.ones((1, 4, 6, 6), np.float32), labels=np.ones((4, 6, 6), np.uint8))
+    batch = loader([item], Needs(fixed=1, labels=True), (8, 8, 8), size=2).draw()
+    assert batch.labels is not None
+    assert torch.equal(batch.fixed[0], torch.ones(2, 1, 8, 8, 8))
+    assert (batch.labels == 1).sum() == 2 * 4 * 6 * 6
+    assert (batch.labels == IGNORE).sum() == 2 * (8**3 - 4 * 6 * 6)
+
+
+def test_only_annotated_slices_are_drawn_in_2d() -> None:
+    labels = np.full((10, 8, 8), IGNORE, np.uint8)
+    labels[[2, 7]] = 0
+    labels[2, 3, 3] = 1
+    image = np.broadcast_to(np.arange(10, dtype=np.float32)[:, None, None], (10, 8, 8))[None].copy()
+    drawn = loader([Item("a", image, labels=labels)], Needs(fixed=1, labels=True), (8, 8), size=16)
+    seen = torch.cat([drawn.draw().fixed[0].flatten() for _ in range(6)])
+    assert set(seen.unique().tolist()) == {2.0, 7.0}
+
+
+def test_items_without_annotation_are_left_out() -> None:
+    blank = Item("blank", np.zeros((1, 4, 8, 8), np.float32), labels=np.full((4, 8, 8), IGNORE, np.uint8))
+    good = Item("good", np.zeros((1, 4, 8, 8), np.float32), labels=np.zeros((4, 8, 8), np.uint8))
+    assert set(loader([blank, good], Needs(fixed=1, labels=True), (8, 8)).draw().cases) == {"good"}
+
+
+def test_foreground_is_drawn_far_more_often_than_it_occurs() -> None:
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[20, 20, 20] = 1
+    drawn = loader([Item("a", coordinates((40, 40, 40)), labels=labels)], Needs(fixed=1, labels=True), (8, 8, 8), 8)
+    hits = [(drawn.draw().labels == 1).flatten(1).any(1).float().mean().item() for _ in range(10)]
+    assert np.mean(hits) > 0.35
+
+
+def test_position_is_the_middle_slice_in_its_volume() -> None:
+    image = np.broadcast_to(np.arange(10, dtype=np.float32)[:, None, None], (10, 8, 8))[None].copy()
+    batch = loader([Item("a", image)], Needs(free=1, position=True), (8, 8), size=32).draw()
+    assert batch.position is not None
+    torch.testing.assert_close(batch.position.float(), (batch.free[0][:, 0, 0, 0] + 1) / 10)
+    assert batch.position.min() > 0
+    assert batch.position.max() <= 1
+
+
+def test_the_same_seed_gives_the_same_batches_and_every_item_comes_once_a_round() -> None:
+    items = [Item(str(n), coordinates((6, 16, 16)) + n) for n in range(4)]
+    needs = Needs(fixed=2, free=2, position=True)
+    one, other = (loader(items, needs, (8, 8), size=2, appearance=Appearance(1, 0.1, 0.1, 0.1, 0.1, 0.5)) for _ in "ab")
+    seen = []
+    for _ in range(2):
+        a, b = one.draw(), other.draw()
+        seen += a.cases
+        assert a.cases == b.cases
+        for left, right in zip(a.fixed + a.free, b.fixed + b.free, strict=True):
+            assert torch.equal(left, right)
+    assert sorted(seen) == ["0", "1", "2", "3"]

@@ -1,0 +1,92 @@
+"""The contrastive loss that methods share, and the ways to choose its positives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SHORTEST = 1e-6
+"""A vector shorter than this has no direction: its similarity to any other is 0, and so is its gradient."""
+
+
+def contrastive(views: Tensor, positives: Tensor, temperature: float, base_temperature: float = 0.07) -> Tensor:
+    """Pulls every row to its positives and away from all other rows.
+
+    The two views of B images are 2B rows, view-major: all first views, then all second. With
+    logits = cosine similarity / τ and P(i) the positives of row i,
+
+        loss_i = −(τ / τ₀) · mean_{j∈P(i)} [ logits_ij − log Σ_{k≠i} exp(logits_ik) ],   loss = mean_i loss_i
+
+    A row without positives adds 0. It is computed in single precision at least, also under autocast.
+
+    Args:
+        views: (..., B, 2, D); the leading axes are losses of their own.
+        positives: (..., 2B, 2B) bool, true at ij where j is a positive of i; the diagonal is not read.
+        temperature: τ.
+        base_temperature: τ₀.
+
+    Returns:
+        (...), one loss for each of the leading indices.
+
+    Raises:
+        ValueError: The shapes do not fit or the temperature is not positive.
+
+    Reference: Khosla et al., Supervised Contrastive Learning (NeurIPS 2020), equation 2.
+    """
+    _check(views, positives, temperature)
+    with torch.autocast(views.device.type, enabled=False):
+        rows = unit(views.transpose(-3, -2).flatten(-3, -2))
+        others = ~torch.eye(rows.shape[-2], dtype=torch.bool, device=rows.device)
+        logits = rows @ rows.transpose(-2, -1) / temperature
+        normaliser = logits.masked_fill(~others, -torch.inf).logsumexp(-1)
+        chosen = (positives & others).to(logits.dtype)
+        count = chosen.sum(-1)
+        attraction = (logits * chosen).sum(-1) / count.clamp_min(1)
+        losses: Tensor = ((normaliser - attraction) * (count > 0)).mean(-1)
+    return losses * (temperature / base_temperature)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (..., D) scaled to length 1, in single precision at least; a null vector stays null."""
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / length.masked_fill(length < _SHORTEST, torch.inf)
+
+
+def similarity(maps: Tensor) -> Tensor:
+    """Cosine similarity (..., N, N) of the vectors (..., N, D)."""
+    with torch.autocast(maps.device.type, enabled=False):
+        rows = unit(maps)
+        return rows @ rows.transpose(-2, -1)
+
+
+def other_view(images: int, device: torch.device | None = None) -> Tensor:
+    """Positives (2B, 2B) by image: the other view only (SimCLR)."""
+    return by_label(torch.arange(images, device=device))
+
+
+def by_position(positions: Tensor, threshold: float) -> Tensor:
+    """Positives (..., 2B, 2B) by position (..., B): |p_i − p_j| < threshold (PCL).
+
+    A position is slice index / slices of its volume, in (0, 1].
+    """
+    rows = torch.cat([positions, positions], dim=-1)
+    return (rows[..., :, None] - rows[..., None, :]).abs() < threshold
+
+
+def by_label(labels: Tensor) -> Tensor:
+    """Positives (..., 2B, 2B) by label (..., B): equal labels."""
+    rows = torch.cat([labels, labels], dim=-1)
+    return rows[..., :, None] == rows[..., None, :]
+
+
+def _check(views: Tensor, positives: Tensor, temperature: float) -> None:
+    if views.ndim < 3 or views.shape[-2] != 2:
+        raise ValueError(f"views must be (..., images, 2, length), not {tuple(views.shape)}.")
+    rows = 2 * views.shape[-3]
+    if positives.dtype != torch.bool or positives.shape[-2:] != (rows, rows):
+        raise ValueError(
+            f"positives must be bool (..., {rows}, {rows}), not {positives.dtype} {tuple(positives.shape)}."
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}.")

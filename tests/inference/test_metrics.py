@@ -214,6 +214,16 @@ def test_voxels_that_were_not_annotated_are_left_out() -> None:
     assert result.hd95_mm == pytest.approx(flat.hd95_mm)
 
 
+def test_distances_leave_out_what_was_not_annotated_in_either_mask() -> None:
+    where = np.ones((1, 20, 20), bool)
+    where[..., 12:] = False
+    truth = box((1, 20, 20), (0, 1), (4, 8), (4, 8))
+    prediction = truth | box((1, 20, 20), (0, 1), (4, 8), (14, 18))
+    assert hd95(surface_distances(prediction, truth, (1, 1, 1), where)) == 0
+    assert hd95(surface_distances(truth, prediction, (1, 1, 1), where)) == 0
+    assert hd95(surface_distances(prediction, truth, (1, 1, 1))) > 5
+
+
 def test_a_mask_among_unannotated_voxels_has_no_surface() -> None:
     truth = np.full((5, 5, 5), IGNORE)
     truth[2, 2, 2] = 1

@@ -1,0 +1,238 @@
+"""A trained model applied to a scan: tiles, blended, brought back to the scan's grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from scipy.special import entr
+
+from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.data.volume import Labels, Volume
+from napari_medcl.device import Device, Precision, autocast, resolve_device
+from napari_medcl.device import precision as number_format
+from napari_medcl.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Progress = Callable[[float], None]
+    Stop = Callable[[], bool]
+
+_WHOLE = 1.5
+"""An axis up to so many patches long is one window: no dearer than the two it would take, and no seam."""
+_TILES_SHARE = 0.9
+"""Part of the progress that the network takes; the way back to the scan's grid takes the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of a scan, on the scan's grid.
+
+    Attributes:
+        labels: (Z, Y, X), the most probable class of every voxel, with the values and names of the masks
+            that the model was trained on.
+        probabilities: (K, Z, Y, X) float32, one channel a class in ascending order of label values; they
+            sum to 1.
+        uncertainty: (1, Z, Y, X) float32, from 0 (sure) to 1 (every class equally probable):
+            H = −Σ p log p / log K.
+    """
+
+    labels: Labels
+    probabilities: Volume | None = None
+    uncertainty: Volume | None = None
+
+
+class Predictor:
+    """A model on a device, ready for any number of scans.
+
+    Args:
+        checkpoint: A fine-tuned model or its file.
+        device: Where to compute.
+        overlap: Part of a window that it shares with the next one, along every axis.
+        batch: Windows at a time; has no influence on the result.
+        precision: Number format of the network's products.
+
+    Raises:
+        UserError: The file is no model, has only been pre-trained, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | Path | str,
+        device: Device = "auto",
+        overlap: float = 0.5,
+        batch: int = 4,
+        precision: Precision = "auto",
+    ) -> None:
+        name = "This model" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.load(checkpoint)
+        if not checkpoint.classes:
+            raise UserError(f"{name} was pre-trained only and knows no classes yet. Fine-tune it on some masks first.")
+        if not 0 <= overlap < 1 or batch < 1:
+            raise UserError(f"overlap ({overlap}) must be from 0 to below 1 and batch ({batch}) at least 1.")
+        self.checkpoint = checkpoint
+        self.device = resolve_device(device)
+        self.overlap = overlap
+        self.batch = batch
+        self._dtype = number_format(self.device, precision)
+        self._net = checkpoint.build().to(self.device)
+
+    def __call__(
+        self,
+        volume: Volume,
+        *,
+        probabilities: bool = False,
+        uncertainty: bool = False,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> Prediction:
+        """Segments a scan.
+
+        Args:
+            volume: The scan, with as many channels as the model was trained on.
+            probabilities: Whether to give the probability of every class, too.
+            uncertainty: Whether to give the entropy, too.
+            progress: Is told how far it is, from 0 to 1.
+            stop: Is asked before every batch of windows whether to stop.
+
+        Raises:
+            UserError: The scan has another number of channels, or does not fit into the device's memory.
+            Stopped: `stop` said so.
+        """
+        watch = _Watch(progress, stop)
+        watch(0)
+        averaged = self.on_grid(self.checkpoint.plan.conform(volume), lambda done: watch(_TILES_SHARE * done))
+        prediction = self._on_scan(averaged, volume, probabilities, uncertainty, watch)
+        watch(1)
+        return prediction
+
+    def on_grid(self, image: NDArray[np.float32], watch: Progress | None = None) -> NDArray[np.float32]:
+        """Class probabilities on the network's grid, averaged over the windows that cover a voxel.
+
+        Probabilities are averaged, not logits: a mean of distributions is a distribution, and one window
+        that is far too sure cannot outvote the others.
+
+        Args:
+            image: (C, Z', Y', X'), what `Plan.conform` gives.
+            watch: Is called before every batch of windows with the part that is done; may raise to stop.
+
+        Returns:
+            (K, Z', Y', X').
+
+        Raises:
+            UserError: A batch of windows does not fit into the device's memory.
+        """
+        planar = self.checkpoint.plan.spatial_dims == 2
+        inputs = torch.from_numpy(image)
+        inputs = inputs.movedim(1, 0) if planar else inputs[None]
+        sides = zip(inputs.shape[2:], self.checkpoint.plan.patch, strict=True)
+        window = [size if size <= _WHOLE * side else side for size, side in sides]
+        calls = math.ceil(len(inputs) * _windows(inputs.shape[2:], window, self.overlap) / self.batch)
+        done = 0
+
+        def probabilities(tiles: Tensor) -> Tensor:
+            nonlocal done
+            if watch is not None:
+                watch(min(1, done / calls))
+            done += 1
+            with autocast(self.device, self._dtype):
+                logits = self._net(tiles)
+            return logits.float().softmax(1)  # type: ignore[no-any-return]
+
+        try:
+            with torch.inference_mode():
+                averaged = sliding_window_inference(
+                    inputs,
+                    window,
+                    self.batch,
+                    probabilities,
+                    overlap=self.overlap,
+                    roi_weight_map=_bell(window).to(self.device),
+                    sw_device=self.device,
+                    device="cpu",
+                )
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{self.batch} windows of {' x '.join(map(str, window))} voxels do not fit into the memory "
+                f"of {self.device}. Use a smaller batch, or device=cpu."
+            ) from error
+        averaged = averaged.movedim(0, 1) if planar else averaged[0]
+        return averaged.numpy()  # type: ignore[no-any-return]
+
+    def _on_scan(
+        self,
+        averaged: NDArray[np.float32],
+        volume: Volume,
+        probabilities: bool,
+        uncertainty: bool,
+        watch: _Watch,
+    ) -> Prediction:
+        """Class by class, so that no more than is asked for is held at the scan's size."""
+        names = dict(sorted(self.checkpoint.classes.items()))
+        count = len(names)
+        labels = np.zeros(volume.shape, np.min_scalar_type(max(names)))
+        highest = np.full(volume.shape, -1, np.float32)
+        entropy = np.zeros(volume.shape, np.float32) if uncertainty else None
+        every = np.empty((count, *volume.shape), np.float32) if probabilities else None
+        for index, value in enumerate(names):
+            watch(_TILES_SHARE + (1 - _TILES_SHARE) * index / count)
+            one = self.checkpoint.plan.restore(averaged[index : index + 1], volume)[0]
+            labels[one > highest] = value
+            np.maximum(highest, one, out=highest)
+            if entropy is not None:
+                entropy += entr(one)
+            if every is not None:
+                every[index] = one
+        if entropy is not None:
+            entropy = np.clip(entropy / math.log(max(count, 2)), 0, 1)[None]
+        return Prediction(
+            labels=Labels(labels, volume.spacing, volume.origin, volume.source, names),
+            probabilities=None if every is None else _beside(volume, every),
+            uncertainty=None if entropy is None else _beside(volume, entropy),
+        )
+
+
+class _Watch:
+    """Passes the progress on and raises when a stop is asked for."""
+
+    def __init__(self, progress: Progress | None, stop: Stop | None) -> None:
+        self._progress, self._stop = progress, stop
+
+    def __call__(self, done: float) -> None:
+        if self._stop is not None and self._stop():
+            raise Stopped("The prediction was stopped.")
+        if self._progress is not None:
+            self._progress(done)
+
+
+def _beside(volume: Volume, array: NDArray[np.float32]) -> Volume:
+    return Volume(array, volume.spacing, volume.origin, volume.source)
+
+
+def _bell(window: Sequence[int]) -> Tensor:
+    """Weights of a window's voxels: a Gaussian with an eighth of the window as standard deviation.
+
+    MONAI's own map is cut off at 0.001 from below, which at the border of a scan gives a window's
+    corners, where it sees least, up to a fifth of the say.
+    """
+    weights = torch.ones(())
+    for size in window:
+        place = (torch.arange(size) - (size - 1) / 2) / (size / 8)
+        weights = weights[..., None] * torch.exp(-0.5 * place**2)
+    return weights
+
+
+def _windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
+    """How many windows MONAI lays over an image."""
+    steps = (max(1, int(side * (1 - overlap))) for side in window)
+    return math.prod(math.ceil((size - side) / step) + 1 for size, side, step in zip(shape, window, steps, strict=True))

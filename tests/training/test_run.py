@@ -12,11 +12,13 @@ import pytest
 
 from napari_medcl.errors import UserError
 from napari_medcl.training import run as runs
-from napari_medcl.training.events import Evaluated, Failed, Finished, Saved, Started, Stepped, read_event
+from napari_medcl.training.events import Evaluated, Failed, Finished, Preparing, Saved, Started, Stepped, read_event
 from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PREPARING = Preparing(progress=0.5, message="scan 2 of 4")
 
 EVENTS = [
     Started(run="r", stage="pretrain", device="cpu", precision="float32", steps=5, minutes=None, cases=2, message="go"),
@@ -33,7 +35,7 @@ def run(tmp_path: Path) -> Run:
     return runs.create("finetune", {"folder": "x"}, tmp_path / "run")
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+@pytest.mark.parametrize("event", [PREPARING, *EVENTS], ids=lambda event: event.kind)
 def test_an_event_survives_its_line(event: object) -> None:
     again = read_event(event.model_dump_json())  # type: ignore[attr-defined]
     assert type(again) is type(event)

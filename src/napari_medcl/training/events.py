@@ -15,6 +15,14 @@ class _Event(BaseModel):
     time: float = Field(default_factory=clock.time, description="Seconds since 1970.")
 
 
+class Preparing(_Event):
+    """The data are being read; no step was made yet."""
+
+    kind: Literal["preparing"] = "preparing"
+    progress: float = Field(ge=0, le=1)
+    message: str
+
+
 class Started(_Event):
     """The data are read and the first step follows."""
 
@@ -23,7 +31,7 @@ class Started(_Event):
     stage: Stage
     device: str
     precision: str
-    steps: int
+    steps: int | None
     minutes: float | None
     cases: int
     message: str
@@ -77,7 +85,7 @@ class Failed(_Event):
     hint: str = ""
 
 
-Event = Started | Stepped | Evaluated | Saved | Finished | Failed
+Event = Preparing | Started | Stepped | Evaluated | Saved | Finished | Failed
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

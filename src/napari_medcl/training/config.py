@@ -1,0 +1,149 @@
+"""What a run is asked to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from napari_medcl.methods import AnyMethod, SuperCL
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
+
+_ADVANCED: JsonDict = {"advanced": True}
+
+
+class _Config(BaseModel):
+    """What both stages ask for. Fields that are None are chosen from the data and the device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path = Field(title="Folder", description="Folder with the scans (see the README for the layouts).")
+    split: Path | None = Field(
+        None,
+        title="Split file",
+        description="JSON file with the case names of train, val and test; without it val and test split the patients.",
+    )
+    groups: str | None = Field(
+        None,
+        title="Patients",
+        description="What makes two scans one patient: a regular expression whose group is the patient, such as "
+        "(patient\\d+), or a CSV or JSON file of case and patient. Without it every case is a patient.",
+    )
+    val: float = Field(
+        0.2, title="Validation", ge=0, lt=1, description="Fraction of the patients that chooses the best model."
+    )
+    test: float = Field(0.0, title="Test", ge=0, lt=1, description="Fraction of the patients that training never sees.")
+    channel: int | None = Field(
+        None,
+        ge=0,
+        description="Which channel or time point of 4D scans to use, from 0; without it all are channels.",
+        json_schema_extra=_ADVANCED,
+    )
+    dims: Literal["auto", "2d", "3d"] = Field(
+        "auto",
+        title="Dimensions",
+        description="Learn from slices (2d) or from volumes (3d); auto goes by the scans' spacing.",
+    )
+    patch: tuple[int, ...] | None = Field(
+        None,
+        description="Size of a training crop in voxels, slowest axis first, such as 64,64,64.",
+        json_schema_extra=_ADVANCED,
+    )
+    width: int | None = Field(
+        None,
+        ge=2,
+        le=256,
+        description="Channels of the network's first level (published: 32).",
+        json_schema_extra=_ADVANCED,
+    )
+    depth: int | None = Field(
+        None, ge=1, le=5, description="Poolings of the network (published: 4).", json_schema_extra=_ADVANCED
+    )
+    batch: int | None = Field(None, ge=1, description="Crops in a step.", json_schema_extra=_ADVANCED)
+    steps: int | None = Field(
+        None, ge=1, description="Gradient steps; without them as many as fit into the time limit, or the default."
+    )
+    minutes: float | None = Field(
+        None,
+        title="Time limit",
+        gt=0,
+        json_schema_extra={"unit": "min"},
+        description="Ends after this time, with the schedule fitted to it.",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        description="The same seed on the same machine gives the same run.",
+        json_schema_extra=_ADVANCED,
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Number format of the network's products; auto is the fastest that is safe.",
+        json_schema_extra=_ADVANCED,
+    )
+
+    default_steps: ClassVar[int] = 1000
+
+    @field_validator("folder", "split", "start", check_fields=False)
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """A run is watched and repeated from other folders than the one it was started in."""
+        return None if path is None else path.expanduser().absolute()
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps that end the run; None where only time does."""
+        return self.steps or (None if self.minutes else self.default_steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as it stands in `config.json`."""
+        return self.model_dump(mode="json")
+
+
+class PretrainConfig(_Config):
+    """Pre-training: learns from scans without masks."""
+
+    method: AnyMethod = Field(default_factory=SuperCL, description="How to learn without masks.")
+    rate: float = Field(
+        0.01,
+        title="Learning rate",
+        gt=0,
+        description="Learning rate at the start (paper: 0.1, released scripts: 0.01).",
+        json_schema_extra=_ADVANCED,
+    )
+
+
+class FinetuneConfig(_Config):
+    """Fine-tuning: learns from scans with masks, from scratch or from a pre-training run."""
+
+    default_steps: ClassVar[int] = 2000
+
+    start: Path | None = Field(
+        None, title="Start from", description="Run folder or model file to start from; without it from scratch."
+    )
+    labelled: int | None = Field(
+        None, title="Labelled cases", ge=1, description="Use the masks of so many training cases only."
+    )
+    annotated: Literal["all", "nonempty"] = Field(
+        "all",
+        title="Annotated slices",
+        description="Which slices of a mask were annotated: all, or only those with any label. "
+        "The others are ignored, not taken for background. The value 255 in a mask is always ignored.",
+    )
+    mirror: bool = Field(
+        False,
+        description="Also train on mirrored scans; leave off where left and right have labels of their own.",
+    )
+    rate: float = Field(
+        0.001, title="Learning rate", gt=0, description="Highest learning rate.", json_schema_extra=_ADVANCED
+    )
+    evaluations: int = Field(
+        10,
+        ge=1,
+        description="How often the model is measured on the validation cases.",
+        json_schema_extra=_ADVANCED,
+    )

@@ -1,0 +1,193 @@
+"""From a data folder to items on the network's grid: which patients, which classes, which slices."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medcl.data.batch import Item
+from napari_medcl.data.cases import find_cases
+from napari_medcl.data.splits import Split, read_split, split_by_group
+from napari_medcl.data.superpixels import cached_superpixels
+from napari_medcl.data.volume import IGNORE, Labels
+from napari_medcl.errors import Stopped, UserError
+from napari_medcl.training.events import Event, Preparing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_medcl.data.cases import Case, Cases
+    from napari_medcl.data.plan import Plan
+    from napari_medcl.data.superpixels import SuperpixelSettings
+    from napari_medcl.data.volume import Volume
+    from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+
+
+_SAY_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Who stands where: patients of one side are on no other."""
+
+    train: tuple[Case, ...]
+    val: tuple[Case, ...]
+    test: tuple[Case, ...]
+    unlabelled: tuple[Case, ...]
+
+    def to_json(self) -> dict[str, list[str]]:
+        """The case names, as they stand in `split.json`."""
+        return {side: [case.id for case in getattr(self, side)] for side in ("train", "val", "test", "unlabelled")}
+
+
+def read_cases(config: PretrainConfig | FinetuneConfig) -> Cases:
+    """The cases of the configured folder.
+
+    Raises:
+        UserError: There is no folder, or no scan in it.
+    """
+    return find_cases(config.folder, groups=config.groups)
+
+
+def divide(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Sides:
+    """Divides the labelled cases by patient; the unlabelled ones of validation and test patients are left out.
+
+    Raises:
+        UserError: The split file does not fit.
+    """
+    split = _split(config, cases)
+    labelled, named = cases.labelled, {*split.train, *split.val, *split.test}
+
+    def side(ids: Sequence[str]) -> tuple[Case, ...]:
+        return tuple(case for case in labelled if case.id in set(ids))
+
+    train, val, test = side(split.train), side(split.val), side(split.test)
+    kept_back = {case.group for case in cases if case.id in {*split.val, *split.test}}
+    others = tuple(
+        c for c in cases.unlabelled if c.group not in kept_back and (c.id in split.train or c.id not in named)
+    )
+    return Sides(train=train, val=val, test=test, unlabelled=others)
+
+
+def _split(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Split:
+    if config.split is not None:
+        return read_split(config.split, cases)
+    if len({case.group for case in cases.labelled}) < 2:
+        return Split(train=tuple(case.id for case in cases.labelled), val=(), test=())
+    return split_by_group(cases, val=config.val, test=config.test, seed=config.seed)
+
+
+def first_labelled(cases: Sequence[Case], count: int, seed: int) -> tuple[Case, ...]:
+    """So many cases, patients in an order that only the seed and their names decide."""
+
+    def key(case: Case) -> tuple[str, str]:
+        return hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest(), case.id
+
+    return tuple(sorted(cases, key=key)[:count])
+
+
+def read_volumes(cases: Sequence[Case], channel: int | None) -> list[Volume]:
+    """The scans of the cases.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    return [case.volume(channel) for case in cases]
+
+
+def find_classes(names: dict[int, str], truths: Sequence[Labels]) -> tuple[dict[int, str], list[str]]:
+    """The classes that can be learned from these masks, and what to tell the user about the others.
+
+    Returns:
+        Mask values with their names, background first; warnings.
+
+    Raises:
+        UserError: No mask holds anything but background.
+    """
+    found = {int(value) for truth in truths for value in np.unique(truth.array)} - {0, IGNORE}
+    if not found:
+        raise UserError("No training mask labels anything but background. Label something in at least one of them.")
+    classes = {0: names.get(0, "background")} | {value: names.get(value, f"class {value}") for value in sorted(found)}
+    absent = [f"{name} ({value})" for value, name in names.items() if value not in classes]
+    warnings = [f"No training mask contains {', '.join(absent)}: the model cannot learn it."] if absent else []
+    return classes, warnings
+
+
+def to_indices(array: NDArray[np.integer], classes: dict[int, str]) -> NDArray[np.uint8]:
+    """Mask values as class indices; values that are no class, and IGNORE, become IGNORE."""
+    table: NDArray[np.uint8] = np.full(max(IGNORE, int(array.max(initial=0))) + 1, IGNORE, np.uint8)
+    for index, value in enumerate(sorted(classes)):
+        table[value] = index
+    table[IGNORE] = IGNORE
+    return np.take(table, array)
+
+
+def prepared(
+    what: str, cases: Sequence[Case], make: Callable[[Case], Item], stop: Callable[[], bool]
+) -> Generator[Event, None, list[Item]]:
+    """Makes the items and says how far it is.
+
+    Raises:
+        Stopped: `stop` said so.
+    """
+    items: list[Item] = []
+    said = time.monotonic()
+    for case in cases:
+        if stop():
+            raise Stopped
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            yield Preparing(progress=len(items) / len(cases), message=f"{what} {len(items) + 1} of {len(cases)}")
+        items.append(make(case))
+    return items
+
+
+def labelled_item(case: Case, plan: Plan, classes: dict[int, str], config: FinetuneConfig) -> Item:
+    """A case with its mask on the network's grid; slices that nobody annotated are IGNORE.
+
+    Raises:
+        UserError: Scan or mask cannot be read, or do not fit each other.
+    """
+    volume, truth = case.volume(config.channel), case.truth()
+    array = truth.array
+    if config.annotated == "nonempty":
+        axes = tuple(axis for axis in range(3) if axis != plan.slice_axis)
+        empty = ~array.any(axis=axes, keepdims=True)
+        array = np.where(empty, IGNORE, array)
+    indices = to_indices(array, classes)
+    return Item(case.id, plan.conform(volume), plan.conform_labels(replace(truth, array=indices)).astype(np.uint8))
+
+
+def unlabelled_item(
+    case: Case, plan: Plan, regions: SuperpixelSettings | None, channel: int | None, stop: Callable[[], bool]
+) -> Item:
+    """A case on the network's grid with its superpixels, which are computed once and cached.
+
+    Raises:
+        UserError: The scan cannot be read.
+        Stopped: `stop` said so.
+    """
+    image = plan.conform(case.volume(channel))
+    spacing = tuple(size or 1.0 for size in plan.spacing)
+    found = None if regions is None else cached_superpixels(image, regions, spacing, stop=stop)
+    return Item(case.id, image, superpixels=found)
+
+
+def hold_out_slices(item: Item, fraction: float) -> tuple[Item, Item]:
+    """Divides one scan's annotated slices: every k-th one validates, the others train.
+
+    For when there is one patient only; what it says of other patients is little.
+    """
+    assert item.labels is not None
+    every = max(2, round(1 / max(fraction, 0.1)))
+    held = item.annotated[every // 2 :: every]
+    train, val = item.labels.copy(), np.full_like(item.labels, IGNORE)
+    val[held] = item.labels[held]
+    train[held] = IGNORE
+    return Item(item.name, item.image, train), Item(item.name, item.image, val)

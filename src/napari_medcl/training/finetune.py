@@ -1,0 +1,267 @@
+"""Fine-tuning: a network learns from masks, from scratch or from a pre-training run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from monai.losses import MaskedDiceLoss
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from napari_medcl.checkpoint import Checkpoint, transfer
+from napari_medcl.data.batch import Item, Loader, Needs
+from napari_medcl.data.plan import Plan, make_plan
+from napari_medcl.data.views import Appearance, Geometry
+from napari_medcl.data.volume import IGNORE
+from napari_medcl.device import precision, resolve_device
+from napari_medcl.errors import UserError
+from napari_medcl.files import write_json
+from napari_medcl.inference.predict import Predictor
+from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.training import dataset
+from napari_medcl.training.environment import environment
+from napari_medcl.training.events import Evaluated, Event, Started
+from napari_medcl.training.loop import Task, cosine, recorded, train
+from napari_medcl.training.pretrain import default_width
+from napari_medcl.training.run import Run, create, find_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from napari_medcl.data.cases import Case
+    from napari_medcl.training.config import FinetuneConfig
+
+_BATCH = {2: 12, 3: 2}
+_WARM_UP = 0.05
+_APPEARANCE = Appearance(p=0.2, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.15, blur=0.8)
+_ROTATION = {2: 30.0, 3: 20.0}
+_OVERLAP = 0.25
+"""Of the windows in validation; less than in prediction, because it is done often."""
+_KEPT = 0.99
+"""Share of the averaged weights that a step leaves as they were."""
+
+
+def finetune(config: FinetuneConfig, folder: Path) -> Iterator[Event]:
+    """Fine-tunes in a run folder.
+
+    Args:
+        config: What to do.
+        folder: The run folder; made where it is missing.
+
+    Yields:
+        The run's events, which also stand in the folder.
+
+    Raises:
+        UserError: Something is wrong with the data, a setting or the folder; says what to do.
+    """
+    run = create("finetune", config.to_json(), folder)
+    yield from recorded(run, lambda: _events(run, config))
+
+
+def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
+    torch.manual_seed(config.seed)
+    device = resolve_device(config.device)
+    start = None if config.start is None else Checkpoint.load(find_checkpoint(config.start))
+    cases = dataset.read_cases(config)
+    sides = dataset.divide(config, cases)
+    chosen = _choose(config, sides, cases.folder)
+    classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
+    plan, depth = _plan(config, chosen, start)
+    items = yield from dataset.prepared(
+        "scan",
+        (*chosen, *sides.val),
+        lambda case: dataset.labelled_item(case, plan, classes, config),
+        run.stop_asked,
+    )
+    learned, judged = items[: len(chosen)], items[len(chosen) :]
+    if not judged:
+        learned, judged, note = _judge_by_slices(learned, config.val)
+        notes.append(note)
+    write_json(run.folder / "split.json", {"labelled": [case.id for case in chosen], **sides.to_json()})
+    provenance = environment(config, device, cases.fingerprint())
+    write_json(run.folder / "environment.json", provenance)
+    task = _Finetuning(config, plan, depth, classes, (learned, judged), start, device, provenance)
+    told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}"
+    yield Started(
+        run=run.name,
+        stage="finetune",
+        device=str(device),
+        precision=str(task.autocast or torch.float32).removeprefix("torch."),
+        steps=config.total_steps,
+        minutes=config.minutes,
+        cases=len(chosen),
+        message=". ".join([f"{told}, {task.origin}", *notes]),
+    )
+    yield from train(run, config, task)
+
+
+def _choose(config: FinetuneConfig, sides: dataset.Sides, folder: Path) -> tuple[Case, ...]:
+    if not sides.train:
+        raise UserError(
+            f"{folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
+            "labels or masks, named like their scans, or set aside fewer patients for validation and test."
+        )
+    if config.labelled is None:
+        return sides.train
+    if config.labelled > len(sides.train):
+        raise UserError(f"{config.labelled} labelled cases were asked for; the training side has {len(sides.train)}.")
+    return dataset.first_labelled(sides.train, config.labelled, config.seed)
+
+
+def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | None) -> tuple[Plan, int]:
+    """The start's plan where there is one: its weights know this spacing and these intensities."""
+    if start is None:
+        return make_plan(dataset.read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
+    wanted = {"auto": start.plan.spatial_dims, "2d": 2, "3d": 3}[config.dims]
+    if wanted != start.plan.spatial_dims:
+        raise UserError(
+            f"{config.start} was trained in {start.plan.spatial_dims}D and cannot go on in {wanted}D. "
+            "Set dims to auto, or choose another start."
+        )
+    patch = config.patch or start.plan.patch
+    return Plan(**{**start.plan.model_dump(), "patch": patch}), start.network.depth
+
+
+def _judge_by_slices(items: list[Item], fraction: float) -> tuple[list[Item], list[Item], str]:
+    """Without validation patients, some of the annotated slices choose the model."""
+    pairs = [dataset.hold_out_slices(item, fraction) for item in items]
+    note = (
+        "No patient is left for validation: some annotated slices of the training scans choose the model "
+        "instead, and their Dice is too optimistic"
+    )
+    return [train for train, _ in pairs], [val for _, val in pairs], note
+
+
+class _Finetuning(Task):
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        plan: Plan,
+        depth: int,
+        classes: dict[int, str],
+        items: tuple[list[Item], list[Item]],
+        start: Checkpoint | None,
+        device: torch.device,
+        provenance: dict[str, Any],
+    ) -> None:
+        self._config, self._plan, self._classes, self._provenance = config, plan, classes, provenance
+        self._start, self._judged = start, items[1]
+        self.evaluations = config.evaluations
+        self.device, self.autocast = device, precision(device, config.precision)
+        width = start.network.width if start else config.width or default_width(plan, device)
+        self.spec = NetworkSpec(
+            in_channels=plan.channels,
+            classes=len(classes),
+            spatial_dims=plan.spatial_dims,
+            width=width,
+            depth=depth,
+        )
+        net = UNet(self.spec)
+        self._handed_on = transfer(start, net) if start else []
+        self._net = net.to(device)
+        self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
+        self.optimiser = torch.optim.AdamW(self._net.parameters(), lr=config.rate, weight_decay=0.01)
+        self._dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+        self._loader = Loader(
+            items[0],
+            plan,
+            Needs(fixed=1, labels=True),
+            config.batch or _BATCH[plan.spatial_dims],
+            device,
+            config.seed,
+            geometry=Geometry(
+                flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.75, 1.3), elastic=0.03
+            ),
+            appearance=_APPEARANCE,
+        )
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from, in words."""
+        return f"starting from {self._config.start} ({', '.join(self._handed_on)})" if self._start else "from scratch"
+
+    def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        batch = self._loader.draw()
+        assert batch.labels is not None
+        logits = self._net(batch.fixed[0]).float()
+        return segmentation_loss(logits, batch.labels, self._dice), batch.cases
+
+    def rate(self, progress: float) -> float:
+        if progress < _WARM_UP:
+            return self._config.rate * max(progress / _WARM_UP, 0.01)
+        return self._config.rate * cosine((progress - _WARM_UP) / (1 - _WARM_UP))
+
+    def stepped(self) -> None:
+        self._averaged.update_parameters(self._net)
+
+    def evaluate(self, step: int) -> Evaluated:
+        predictor = Predictor(self.checkpoint(step), self._config.device, _OVERLAP, precision=self._config.precision)
+        table = np.array([self._validation_dice(predictor, item) for item in self._judged])
+        with np.errstate(all="ignore"):
+            means = [
+                float(column[~np.isnan(column)].mean()) if (~np.isnan(column)).any() else float("nan")
+                for column in table.T
+            ]
+        known = [value for value in means if not np.isnan(value)]
+        names = list(self._classes.values())[1:]
+        return Evaluated(
+            step=step,
+            dice=dict(zip(names, means, strict=True)),
+            mean=float(np.mean(known)) if known else float("nan"),
+            best=False,
+        )
+
+    def _validation_dice(self, predictor: Predictor, item: Item) -> list[float]:
+        """Dice of every class on the annotated voxels; NaN where the class is neither there nor predicted."""
+        assert item.labels is not None
+        slices = item.annotated if self._plan.spatial_dims == 2 else slice(None)
+        image, truth = item.image[:, slices], item.labels[slices]
+        found = predictor.on_grid(image).argmax(0)
+        known = truth != IGNORE
+        scores = []
+        for index in range(1, self.spec.classes):
+            one, other = (found == index) & known, truth == index
+            total = int(one.sum() + other.sum())
+            scores.append(2 * int((one & other).sum()) / total if total else float("nan"))
+        return scores
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        return Checkpoint(
+            network=self.spec,
+            weights=cast("UNet", self._averaged.module).state_dict(),
+            plan=self._plan,
+            classes=self._classes,
+            kind="finetune",
+            method=None if self._start is None else self._start.method,
+            parts=self.spec.map_names,
+            provenance={**self._provenance, "step": step},
+        )
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, dice: MaskedDiceLoss) -> dict[str, Tensor]:
+    """Dice and cross-entropy on the annotated voxels.
+
+    Args:
+        logits: (B, K, *S).
+        labels: Class indices (B, *S); IGNORE where nobody annotated.
+        dice: The Dice loss over the foreground classes.
+    """
+    known = labels != IGNORE
+    truth = torch.where(known, labels, 0)
+    entropy = functional.cross_entropy(logits, truth, reduction="none")
+    return {
+        "cross-entropy": (entropy * known).sum() / known.sum().clamp_min(1),
+        "dice": dice(logits, functional.one_hot(truth, logits.shape[1]).movedim(-1, 1), known.unsqueeze(1)),
+    }
+
+
+def _average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    """Moving average that follows quickly at first."""
+    seen = int(count)
+    kept = min(_KEPT, (1 + seen) / (10 + seen))
+    return averaged * kept + current * (1 - kept) if averaged.is_floating_point() else current

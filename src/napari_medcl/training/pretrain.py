@@ -1,0 +1,133 @@
+"""Pre-training: a network learns from scans without masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.data.batch import Item, Loader
+from napari_medcl.data.plan import make_plan
+from napari_medcl.device import precision, resolve_device
+from napari_medcl.errors import UserError
+from napari_medcl.files import write_json
+from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
+from napari_medcl.training.environment import environment
+from napari_medcl.training.events import Event, Started
+from napari_medcl.training.loop import Task, cosine, recorded, train
+from napari_medcl.training.run import Run, create
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from napari_medcl.data.plan import Plan
+    from napari_medcl.training.config import PretrainConfig
+
+_BATCH = {2: 16, 3: 4}
+
+
+def pretrain(config: PretrainConfig, folder: Path) -> Iterator[Event]:
+    """Pre-trains in a run folder.
+
+    Args:
+        config: What to do.
+        folder: The run folder; made where it is missing.
+
+    Yields:
+        The run's events, which also stand in the folder.
+
+    Raises:
+        UserError: Something is wrong with the data, a setting or the folder; says what to do.
+    """
+    run = create("pretrain", config.to_json(), folder)
+    yield from recorded(run, lambda: _events(run, config))
+
+
+def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:
+    torch.manual_seed(config.seed)
+    device = resolve_device(config.device)
+    cases = read_cases(config)
+    sides = divide(config, cases)
+    chosen = (*sides.train, *sides.unlabelled)
+    if not chosen:
+        raise UserError(
+            f"{config.folder} has no scans to pre-train on: all of them are set aside for validation or test."
+        )
+    plan, depth = make_plan(read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
+    needs = config.method.needs(plan.spatial_dims)
+    items = yield from prepared(
+        "superpixels of scan" if needs.superpixels else "scan",
+        chosen,
+        lambda case: unlabelled_item(case, plan, needs.superpixels, config.channel, run.stop_asked),
+        run.stop_asked,
+    )
+    write_json(run.folder / "split.json", {"seen": [case.id for case in chosen], **sides.to_json()})
+    provenance = environment(config, device, cases.fingerprint())
+    write_json(run.folder / "environment.json", provenance)
+    task = _Pretraining(config, plan, depth, items, device, provenance)
+    yield Started(
+        run=run.name,
+        stage="pretrain",
+        device=str(device),
+        precision=str(task.autocast or torch.float32).removeprefix("torch."),
+        steps=config.total_steps,
+        minutes=config.minutes,
+        cases=len(items),
+        message=f"{config.method.name} on {len(items)} scans, {plan.in_words()}",
+    )
+    yield from train(run, config, task)
+
+
+class _Pretraining(Task):
+    def __init__(
+        self,
+        config: PretrainConfig,
+        plan: Plan,
+        depth: int,
+        items: list[Item],
+        device: torch.device,
+        provenance: dict[str, Any],
+    ) -> None:
+        self._config, self._plan, self._provenance = config, plan, provenance
+        self.device, self.autocast = device, precision(device, config.precision)
+        self.spec = NetworkSpec(
+            in_channels=plan.channels,
+            classes=2,
+            spatial_dims=plan.spatial_dims,
+            width=config.width or default_width(plan, device),
+            depth=depth,
+        )
+        self._net = UNet(self.spec).to(device)
+        self._module = config.method.pretraining(self._net).to(device)
+        self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
+        needs = config.method.needs(plan.spatial_dims)
+        self._loader = Loader(items, plan, needs, config.batch or _BATCH[plan.spatial_dims], device, config.seed)
+
+    def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        batch = self._loader.draw()
+        return self._module(batch), batch.cases
+
+    def rate(self, progress: float) -> float:
+        return self._config.rate * cosine(progress)
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        return Checkpoint(
+            network=self.spec,
+            weights=self._net.state_dict(),
+            plan=self._plan,
+            classes={},
+            kind="pretrain",
+            method=self._config.method.model_dump(mode="json"),
+            parts=self._config.method.hands_on(self.spec),
+            provenance={**self._provenance, "step": step},
+        )
+
+
+def default_width(plan: Plan, device: torch.device) -> int:
+    """The published 32 channels, 16 where a CPU has to learn from volumes."""
+    return 16 if plan.spatial_dims == 3 and device.type == "cpu" else 32

@@ -1,0 +1,103 @@
+"""From folders to items: patients, classes, slices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_medcl.data.batch import Item
+from napari_medcl.data.plan import make_plan
+from napari_medcl.data.volume import IGNORE, Labels
+from napari_medcl.errors import UserError
+from napari_medcl.training import dataset
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def mask(*values: int) -> Labels:
+    return Labels(np.array(values, np.uint8).reshape(1, 1, -1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+
+
+def test_classes_are_those_that_occur_and_the_others_are_named() -> None:
+    classes, warnings = dataset.find_classes({1: "liver", 3: "spleen", 4: "kidney"}, [mask(0, 1, 255), mask(0, 4, 7)])
+    assert classes == {0: "background", 1: "liver", 4: "kidney", 7: "class 7"}
+    assert len(warnings) == 1
+    assert "spleen (3)" in warnings[0]
+
+
+def test_masks_without_foreground_are_refused() -> None:
+    with pytest.raises(UserError, match="anything but background"):
+        dataset.find_classes({1: "liver"}, [mask(0, 255)])
+
+
+def test_values_become_indices_and_what_is_no_class_is_ignored() -> None:
+    found = dataset.to_indices(np.array([0, 4, 255, 9, 1, 300]), {0: "background", 1: "a", 4: "b"})
+    assert found.tolist() == [0, 2, IGNORE, IGNORE, 1, IGNORE]
+
+
+def test_no_patient_is_on_two_sides(blobs: Callable[..., Path]) -> None:
+    folder = blobs(scans=9, masks=8)
+    config = FinetuneConfig(folder=folder, groups=r"case_(\d)", val=0.25, test=0.25)
+    sides = dataset.divide(config, dataset.read_cases(config))
+    names = [{case.group for case in side} for side in (sides.train, sides.val, sides.test)]
+    assert [len(side) for side in names] == [4, 2, 2]
+    assert not (names[0] & names[1] | names[1] & names[2] | names[0] & names[2])
+    assert [case.id for case in sides.unlabelled] == ["case_8"]
+
+
+def test_unlabelled_scans_of_judging_patients_are_left_out(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs(scans=6, masks=4)
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_{n},{n % 3}\n" for n in range(6)))
+    config = PretrainConfig(folder=folder, groups=str(table), val=0.34, test=0.34)
+    sides = dataset.divide(config, dataset.read_cases(config))
+    judged = {case.group for case in (*sides.val, *sides.test)}
+    assert len(judged) == 2
+    assert {case.group for case in sides.unlabelled} <= {case.group for case in sides.train}
+
+
+def test_one_patient_alone_trains(blobs: Callable[..., Path]) -> None:
+    config = FinetuneConfig(folder=blobs(scans=1, masks=1), test=0.4)
+    sides = dataset.divide(config, dataset.read_cases(config))
+    assert (len(sides.train), len(sides.val), len(sides.test)) == (1, 0, 0)
+
+
+def test_the_labelled_cases_depend_on_seed_and_names_alone(blobs: Callable[..., Path]) -> None:
+    config = FinetuneConfig(folder=blobs())
+    train = dataset.divide(config, dataset.read_cases(config)).train
+    first = dataset.first_labelled(train, 2, seed=3)
+    assert first == dataset.first_labelled(tuple(reversed(train)), 2, seed=3)
+    assert len(first) == 2
+
+
+def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., Path]) -> None:
+    folder = blobs(scans=1, masks=1)
+    path = folder / "labelsTr" / "case_0.nii.gz"
+    file = nib.load(path)
+    array = np.asarray(file.dataobj).copy()
+    array[:, :, :6] = 0
+    nib.save(nib.Nifti1Image(array, file.affine), path)
+    config = FinetuneConfig(folder=folder, annotated="nonempty", dims="2d")
+    (case,) = dataset.read_cases(config)
+    plan, _ = make_plan([case.volume()], "2d")
+    classes = {0: "background", 1: "a", 2: "b"}
+    partly = dataset.labelled_item(case, plan, classes, config)
+    filled = array.any((0, 1))
+    assert partly.annotated.tolist() == np.flatnonzero(filled).tolist()
+    whole = dataset.labelled_item(case, plan, classes, config.model_copy(update={"annotated": "all"}))
+    assert len(whole.annotated) == 16
+
+
+def test_held_out_slices_train_nothing() -> None:
+    labels = np.full((20, 4, 4), IGNORE, np.uint8)
+    labels[::2] = 0
+    train, val = dataset.hold_out_slices(Item("a", np.zeros((1, 20, 4, 4), np.float32), labels), 0.2)
+    assert not set(train.annotated) & set(val.annotated)
+    assert sorted([*train.annotated, *val.annotated]) == list(range(0, 20, 2))
+    assert len(val.annotated) == 2

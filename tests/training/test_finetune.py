@@ -1,0 +1,120 @@
+"""Fine-tuning, on scans that are made up."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.losses import MaskedDiceLoss
+
+from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.data.volume import IGNORE
+from napari_medcl.errors import UserError
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.finetune import finetune, segmentation_loss
+from napari_medcl.training.pretrain import pretrain
+from napari_medcl.training.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SMALL = {"width": 4, "batch": 4, "steps": 4, "precision": "float32", "device": "cpu"}
+
+
+@pytest.mark.parametrize("dims", ["2d", "3d"])
+def test_it_learns_what_is_easy(dims: str, blobs: Callable[..., Path], tmp_path: Path) -> None:
+    settings = {**SMALL, "steps": 150, "rate": 0.01, "width": 8, "evaluations": 3}
+    config = FinetuneConfig(folder=blobs(scans=5, masks=5), dims=dims, **settings)
+    events = list(finetune(config, tmp_path / "run"))
+    measured = [event for event in events if event.kind == "evaluated"]
+    assert len(measured) == 3
+    assert measured[-1].mean > 0.85
+    assert set(measured[-1].dice) == {"class 1", "class 2"}
+    model = Checkpoint.load(Run(tmp_path / "run").checkpoint)
+    assert model.classes == {0: "background", 1: "class 1", 2: "class 2"}
+    sides = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert len(sides["labelled"]) == 4
+    assert len(sides["val"]) == 1
+
+
+def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    list(pretrain(PretrainConfig(folder=folder, dims="2d", **SMALL), tmp_path / "pre"))
+    config = FinetuneConfig(folder=folder, start=tmp_path / "pre", **SMALL)
+    events = list(finetune(config, tmp_path / "run"))
+    assert "starting from" in events[0].message
+    before, after = (Checkpoint.load(Run(tmp_path / name).checkpoint) for name in ("pre", "run"))
+    assert after.plan.spacing == before.plan.spacing
+    assert after.network.spatial_dims == 2
+    assert after.method["name"] == "supercl"
+    change = (after.weights["enc1.0.weight"] - before.weights["enc1.0.weight"]).abs().max()
+    assert change < 0.02
+
+
+def test_a_start_of_other_dimensions_is_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    list(pretrain(PretrainConfig(folder=folder, dims="2d", **SMALL), tmp_path / "pre"))
+    with pytest.raises(UserError, match=r"trained in 2D"):
+        list(finetune(FinetuneConfig(folder=folder, dims="3d", start=tmp_path / "pre", **SMALL), tmp_path / "run"))
+
+
+def test_one_patient_is_judged_by_slices_and_that_is_said(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    config = FinetuneConfig(folder=blobs(scans=1, masks=1), dims="2d", **SMALL)
+    events = list(finetune(config, tmp_path / "run"))
+    assert "too optimistic" in events[0].message
+
+
+def test_folders_without_masks_are_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mask"):
+        list(finetune(FinetuneConfig(folder=blobs(masks=0), **SMALL), tmp_path / "run"))
+    assert Run(tmp_path / "run").state == "failed"
+
+
+def test_a_mask_of_another_shape_is_refused_by_name(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    wrong = folder / "labelsTr" / "case_2.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((5, 5, 5), np.uint8), np.eye(4)), wrong)
+    with pytest.raises(UserError, match=r"case_2"):
+        list(finetune(FinetuneConfig(folder=folder, **SMALL), tmp_path / "run"))
+
+
+def test_more_labelled_cases_than_there_are(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="3"):
+        list(finetune(FinetuneConfig(folder=blobs(), labelled=9, **SMALL), tmp_path / "run"))
+
+
+def test_a_class_that_never_occurs_is_said(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    names = {"background": 0, "ball": 1, "hole": 2, "spleen": 3}
+    (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+    events = list(finetune(FinetuneConfig(folder=folder, dims="2d", **SMALL), tmp_path / "run"))
+    assert "spleen" in events[0].message
+    assert Checkpoint.load(Run(tmp_path / "run").checkpoint).classes == {0: "background", 1: "ball", 2: "hole"}
+
+
+def test_what_nobody_annotated_has_no_part_in_the_loss() -> None:
+    dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+    logits = torch.randn(2, 3, 6, 6)
+    labels = torch.randint(0, 3, (2, 6, 6))
+    labels[:, :3] = IGNORE
+    other = logits.clone()
+    other[:, :, :3] = torch.randn(2, 3, 3, 6)
+    one, two = segmentation_loss(logits, labels, dice), segmentation_loss(other, labels, dice)
+    torch.testing.assert_close(one, two)
+    half = segmentation_loss(logits[:, :, 3:], labels[:, 3:], dice)
+    torch.testing.assert_close(one, half)
+
+
+def test_nothing_annotated_is_no_trouble() -> None:
+    dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    terms = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE), dice)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite()
+    assert logits.grad.isfinite().all()

@@ -132,6 +132,18 @@ class TestRoundTrip:
         path.write_bytes(data)
         round_trip(tmp_path, path)
 
+    def test_what_concerns_grey_values_is_not_copied(self, tmp_path):
+        image = nib.Nifti1Image(speckle((3, 4, 5)), np.eye(4))
+        image.header["cal_max"], image.header["intent_code"] = 500, 1005
+        nib.save(image, tmp_path / "scan.nii")
+        round_trip(tmp_path, tmp_path / "scan.nii")
+        header = nib.load(tmp_path / "mask.nii.gz").header
+        assert (header["cal_max"], header["intent_code"]) == (0, 0)
+
+    def test_names_in_capitals(self, tmp_path):
+        path = save(tmp_path / "SCAN.NII.GZ", speckle((3, 4, 5)), np.eye(4))
+        assert_same_geometry(write_labels(mask_of_bright(read_volume(path)), tmp_path / "MASK.NII"), path)
+
     def test_a_mask_of_scaled_grey_values_is_not_scaled(self, tmp_path):
         image = nib.Nifti1Image(speckle((3, 4, 5)), np.eye(4))
         image.header.set_slope_inter(0.5, -10)
@@ -351,7 +363,8 @@ class TestPictures:
         array = np.zeros((1, 6, 7), np.int32)
         array[0, 2:4] = high
         path = write_labels(Labels(array, source=scan.source), tmp_path / "mask.png")
-        assert Image.open(path).size == (7, 6)
+        with Image.open(path) as picture:
+            assert picture.size == (7, 6)
         assert np.array_equal(read_labels(path).array, array)
 
     def test_a_mask_of_a_picture_as_nifti(self, tmp_path):
@@ -362,6 +375,11 @@ class TestPictures:
         assert np.array_equal(again.array, array)
         maps = Volume(np.random.default_rng(0).random((2, 1, 6, 7)).astype(np.float32), source=scan.source)
         assert np.array_equal(read_volume(write_volume(maps, tmp_path / "maps.nii")).array, maps.array)
+
+    def test_a_mask_of_one_slice_as_picture(self, tmp_path):
+        scan = read_volume(save(tmp_path / "scan.nii", speckle((7, 6, 1)), signed_permutation((1, 0, 2), (1, -1, 1))))
+        labels = mask_of_bright(scan)
+        assert np.array_equal(read_labels(write_labels(labels, tmp_path / "mask.png")).array, labels.array)
 
     def test_a_stack_is_no_picture(self, tmp_path):
         with pytest.raises(UserError, match="3 slices"):

@@ -79,6 +79,15 @@ class TestSlice:
             ids = superpixel_slice(image, SuperpixelSettings(segments=12, compactness=0.05))
             assert not set(ids[:, :17].ravel()) & set(ids[:, 17:].ravel())
 
+    def test_three_channels_are_not_taken_for_colours(self):
+        image = np.random.default_rng(0).random((3, 32, 40)).astype(np.float32)
+        image[:, 0, 0], image[:, 0, 1] = 0, 1
+        low, high = np.percentile(image, [0.5, 99.5], axis=(1, 2), keepdims=True)
+        scaled = np.clip((image - low) / (high - low), 0, 1)
+        chosen = SuperpixelSettings(segments=20, compactness=1)
+        expected = slic(scaled, n_segments=20, compactness=1, channel_axis=0, convert2lab=False)
+        assert (superpixel_slice(image, chosen) == expected).mean() > 0.99
+
     def test_it_is_slic_of_the_scaled_image(self):
         image = np.random.default_rng(0).random((32, 40)).astype(np.float32)
         low, high = np.percentile(image, [0.5, 99.5])

@@ -218,7 +218,7 @@ def test_distances_leave_out_what_was_not_annotated_in_either_mask() -> None:
     where = np.ones((1, 20, 20), bool)
     where[..., 12:] = False
     truth = box((1, 20, 20), (0, 1), (4, 8), (4, 8))
-    prediction = truth | box((1, 20, 20), (0, 1), (4, 8), (14, 18))
+    prediction = truth | box((1, 20, 20), (0, 1), (4, 8), (16, 20))
     assert hd95(surface_distances(prediction, truth, (1, 1, 1), where)) == 0
     assert hd95(surface_distances(truth, prediction, (1, 1, 1), where)) == 0
     assert hd95(surface_distances(prediction, truth, (1, 1, 1))) > 5

@@ -111,22 +111,18 @@ def _groups_by_rule(ids: Sequence[str], rule: str) -> dict[str, str]:
         raise UserError(f"The group rule {rule!r} is no regular expression: {error}.") from error
     if pattern.groups != 1:
         raise UserError(f'The group rule {rule!r} needs one pair of brackets round the patient: "(patient[0-9]+)".')
-    found = {}
-    for case in ids:
-        match = pattern.search(case)
-        if match and match[1] is not None:
-            found[case] = str(match[1])
-    return found
+    matches = {case: pattern.search(case) for case in ids}
+    return {case: str(match[1]) for case, match in matches.items() if match and match[1] is not None}
 
 
 def _groups_in_json(path: Path) -> dict[str, str]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold {{case: group}} or {{group: [cases]}}.")
-    found = {}
+    found: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, list):
-            found.update(dict.fromkeys(map(str, value), key))
+            found |= {str(case): str(key) for case in value}
         else:
             found[key] = str(value)
     return found

@@ -112,7 +112,9 @@ def looks_like_labels(scan: Path | str | Volume | NDArray[Any]) -> bool:
         return _looks_like_labels(scan)
     if isinstance(scan, Volume):
         path = scan.source.path if scan.source else None
-        return scan.channels == 1 and _looks_like_labels(scan.array[0], path)
+        if path is None or scan.source is None or scan.source.format != "picture":
+            return scan.channels == 1 and _looks_like_labels(scan.array[0], path)
+        scan = path  # palettes and white need the file
     try:
         return _looks_like_labels(read_labels(scan).array, Path(scan))
     except UserError:

@@ -65,11 +65,9 @@ def write(array: NDArray[Any], source: Source, path: Path) -> None:
         array = array[:, :, None]
     header = _header(source) if source.format == "nifti" else _fresh_header(source, array)
     header.set_data_dtype(array.dtype)
-    header["scl_slope"] = header["scl_inter"] = np.nan
     header["cal_max"] = header["cal_min"] = 0
     header["intent_code"] = 0
-    header["vox_offset"] = 0
-    # No affine is given: nibabel would rewrite sform and qform from it.
+    # Without an affine nibabel leaves sform and qform as they are in the header.
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     nib.save(kind(array, None, header), path)
 

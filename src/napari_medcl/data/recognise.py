@@ -32,15 +32,20 @@ def looks_like_labels(array: NDArray[Any], path: Path | None = None) -> bool:
     """
     step = max(1, array.size // _SAMPLE)
     sample = array[::step] if array.shape[0] > 1 else array[:, ::step]
-    if sample.dtype.kind == "f" and not np.array_equal(sample, np.rint(sample)):
-        return False
-    if sample.min() < 0:
-        return False
+    return _is_whole(sample) and _is_patchy(sample, path) and (step == 1 or _is_whole(array))
+
+
+def _is_whole(array: NDArray[Any]) -> bool:
+    """Whether all values are 0, 1, 2, ..."""
+    return bool(array.min() >= 0) and (array.dtype.kind != "f" or np.array_equal(array, np.rint(array)))
+
+
+def _is_patchy(array: NDArray[Any], path: Path | None) -> bool:
     named = path is not None and named_like_a_mask(path)
-    distinct = np.unique(sample).size
+    distinct = np.unique(array).size
     if distinct <= _FEW:
         return named or distinct > 1
-    return _runs(sample) >= (_RUNS_IN_A_MASK if named else _RUNS)
+    return _runs(array) >= (_RUNS_IN_A_MASK if named else _RUNS)
 
 
 def _runs(array: NDArray[Any]) -> float:

@@ -197,7 +197,6 @@ def ccl(likeness: Tensor) -> Tensor:
     return reached
 
 
-@torch.no_grad()
 def weak_positives(asp_1: Tensor, asp_2: Tensor) -> Tensor:
     """Positives (2B, 2B) by the components of the pooled maps (B, *S), and every image's own other view."""
     maps = torch.cat([asp_1, asp_2]).flatten(1)
@@ -289,7 +288,7 @@ class _Pretraining(nn.Module):
         images, pixels = feature.shape[0], feature[0, 0].numel()
         rows = 2 * math.ceil(pixels / self.method.stride)
         if images * rows**2 > _MOST_PAIRS:
-            least = math.ceil(2 * pixels / math.isqrt(_MOST_PAIRS // images))
+            least = math.ceil(pixels / (math.isqrt(_MOST_PAIRS // images) // 2))
             raise UserError(
                 f"SuperCL would compare {rows} pixels of map '{self.method.map}' with each other in each of "
                 f"{images} images, which takes too much memory: set stride to {least} or more, or map to a "

@@ -21,9 +21,7 @@ class InstanceHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
-        )
+        self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
 
     def forward(self, feature: Tensor) -> Tensor:
         """Vectors (B, outputs) of a map (B, channels, *S), 2D or 3D."""

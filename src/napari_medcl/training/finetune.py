@@ -78,7 +78,7 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
         lambda case: dataset.labelled_item(case, plan, classes, config),
         run.stop_asked,
     )
-    learned, judged = items[: len(chosen)], items[len(chosen) :]
+    learned, judged = items[: len(chosen)], [item for item in items[len(chosen) :] if len(item.annotated)]
     if not judged:
         learned, judged, note = _judge_by_slices(learned, config.val)
         notes.append(note)
@@ -217,7 +217,7 @@ class _Finetuning(Task):
         )
 
     def _validation_dice(self, predictor: Predictor, item: Item) -> list[float]:
-        """Dice of every class on the annotated voxels; NaN where the class is neither there nor predicted."""
+        """Dice of every class on the annotated voxels; NaN where the truth does not have it."""
         assert item.labels is not None
         slices = item.annotated if self._plan.spatial_dims == 2 else slice(None)
         image, truth = item.image[:, slices], item.labels[slices]
@@ -226,8 +226,8 @@ class _Finetuning(Task):
         scores = []
         for index in range(1, self.spec.classes):
             one, other = (found == index) & known, truth == index
-            total = int(one.sum() + other.sum())
-            scores.append(2 * int((one & other).sum()) / total if total else float("nan"))
+            there = int(other.sum())
+            scores.append(2 * int((one & other).sum()) / (int(one.sum()) + there) if there else float("nan"))
         return scores
 
     def checkpoint(self, step: int) -> Checkpoint:

@@ -1,0 +1,343 @@
+"""The command line: everything that the viewer does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.errors import UserError
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig  # noqa: TC001 - read at run time
+from napari_medcl.training.run import Run, default_root, find_checkpoint, list_runs, new_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_medcl.data.volume import Labels, Volume
+    from napari_medcl.inference.predict import Predictor
+    from napari_medcl.inference.table import Table
+    from napari_medcl.training.events import Event
+
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+app = App(
+    name="medcl",
+    help="Segment medical scans from few masks: superpixels, pre-training, fine-tuning, prediction.",
+)
+runs = App(name="runs", help="List runs, look at one, stop one.")
+app.command(runs)
+console = Console()
+
+
+@app.command
+def superpixels(
+    scan: Path,
+    *,
+    out: Path | None = None,
+    channel: int | None = None,
+    settings: Annotated[SuperpixelSettings, Parameter(name="*")] = SuperpixelSettings(),  # noqa: B008 - frozen
+) -> None:
+    """Write the superpixels of a scan as a label map on its grid.
+
+    Args:
+        scan: The scan.
+        out: Where to write; without it beside the scan, with -superpixels in its name.
+        channel: Which channel of a 4D scan, from 0.
+        settings: How to make them.
+    """
+    from napari_medcl.data.formats import read_volume, stem, write_labels
+    from napari_medcl.data.superpixels import cached_superpixels
+    from napari_medcl.data.volume import Labels
+
+    volume = read_volume(scan, channel)
+    found = cached_superpixels(volume.array, settings, volume.spacing)
+    labels = Labels(found, volume.spacing, volume.origin, volume.source)
+    written = write_labels(labels, out or scan.with_name(f"{stem(scan)}-superpixels.nii.gz"))
+    where = "at most in a slice" if settings.per == "slice" else "in the volume"
+    console.print(f"{int(found.max())} superpixels {where}: {written}", soft_wrap=True, highlight=False)
+
+
+@app.command
+def pretrain(config: Annotated[PretrainConfig, Parameter(name="*")], *, run: Path | None = None) -> None:
+    """Learn from scans without masks.
+
+    Args:
+        config: What to do.
+        run: The run folder; without it one is made in the runs folder.
+    """
+    from napari_medcl.training.pretrain import pretrain as events
+
+    folder = run or new_folder(default_root(), "pretrain", config.folder.name)
+    _follow(folder, events(config, folder))
+
+
+@app.command
+def finetune(config: Annotated[FinetuneConfig, Parameter(name="*")], *, run: Path | None = None) -> None:
+    """Learn from scans with masks, from scratch or from a pre-training run.
+
+    Args:
+        config: What to do.
+        run: The run folder; without it one is made in the runs folder.
+    """
+    from napari_medcl.training.finetune import finetune as events
+
+    folder = run or new_folder(default_root(), "finetune", config.folder.name)
+    _follow(folder, events(config, folder))
+
+
+def _follow(folder: Path, events: Iterator[Event]) -> None:
+    from napari_medcl.terminal import follow
+
+    console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
+    try:
+        follow(events, console)
+    except KeyboardInterrupt:
+        console.print(
+            "Interrupted. The checkpoints in the run folder are usable; a file named stop there ends a run cleanly."
+        )
+        raise SystemExit(130) from None
+    if (model := Run(folder).checkpoint) is not None:
+        console.print(f"Model: {model}", soft_wrap=True, highlight=False)
+
+
+@app.command
+def predict(
+    model: Path,
+    scans: list[Path],
+    *,
+    out: Path,
+    channel: int | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    device: Device = "auto",
+    overlap: float = 0.5,
+) -> None:
+    """Segment scans; every result lies exactly where its scan lies.
+
+    Args:
+        model: Run folder or model file.
+        scans: Scans, or one data folder whose scans are all segmented.
+        out: Folder for the results: NAME.nii.gz, with NAME-probabilities and NAME-uncertainty where asked for.
+        channel: Which channel of 4D scans, from 0; without it the one that the model was trained on.
+        probabilities: Also write the probability of every class.
+        uncertainty: Also write the entropy, from 0 (sure) to 1.
+        device: Where to compute.
+        overlap: Part of a window that it shares with the next.
+    """
+    from napari_medcl.inference.predict import Predictor
+
+    predictor = Predictor(find_checkpoint(model), device, overlap)
+    failed = 0
+    volumes = list(_volumes(scans, _channel(predictor, channel)))
+    out.mkdir(parents=True, exist_ok=True)
+    for name, read in volumes:
+        try:
+            volume = read()
+            with console.status(f"{name} …"):
+                made = predictor(volume, probabilities=probabilities, uncertainty=uncertainty)
+            written = _write(
+                name, out, made.labels, {"probabilities": made.probabilities, "uncertainty": made.uncertainty}
+            )
+            console.print(f"{written}", soft_wrap=True, highlight=False)
+        except UserError as error:
+            failed += 1
+            console.print(f"[red]{name}: left out.[/] {error}", soft_wrap=True, highlight=False)
+    if failed:
+        raise UserError(f"{failed} of {len(volumes)} scans could not be segmented; the others are in {out}.")
+
+
+def _channel(predictor: Predictor, channel: int | None) -> int | None:
+    """The channel that is asked for, else the one that the model was trained on."""
+    trained: int | None = predictor.checkpoint.provenance.get("config", {}).get("channel")
+    return trained if channel is None else channel
+
+
+def _volumes(scans: Sequence[Path], channel: int | None) -> Iterator[tuple[str, Any]]:
+    """Names and readers of the scans, or of the cases of a data folder; nothing is read yet."""
+    from napari_medcl.data.cases import find_cases
+    from napari_medcl.data.formats import read_volume, stem
+
+    for scan in scans:
+        if scan.is_dir() and not any(scan.glob("*.dcm")):
+            for case in find_cases(scan):
+                yield case.id, lambda case=case: case.volume(channel)
+        else:
+            yield stem(scan), lambda scan=scan: read_volume(scan, channel)
+
+
+def _write(name: str, out: Path, labels: Labels, maps: dict[str, Volume | None]) -> Path:
+    from napari_medcl.data.formats import write_labels, write_volume
+
+    suffix = ".png" if labels.source is not None and labels.source.format == "picture" else ".nii.gz"
+    for kind, volume in maps.items():
+        if volume is not None:
+            write_volume(volume, out / f"{name}-{kind}.nii.gz")
+    return write_labels(labels, out / f"{name}{suffix}")
+
+
+@app.command
+def evaluate(
+    predictions: Path,
+    data: Path,
+    *,
+    split: Path | None = None,
+    side: Literal["train", "val", "test", "all"] = "all",
+    groups: str | None = None,
+    channel: int | None = None,
+    csv: Path | None = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model, or a folder of masks, against the masks of a data folder.
+
+    Args:
+        predictions: Run folder, model file, or folder with one mask a case.
+        data: Data folder with scans and masks.
+        split: JSON file that says who is on which side; a run's own split.json fits.
+        side: Which side to measure.
+        groups: What makes two scans one patient (see pretrain).
+        channel: Which channel of 4D scans, from 0; without it the one that the model was trained on.
+        csv: Where to write a row for every case and class.
+        device: Where to compute.
+    """
+    from napari_medcl.data.cases import find_cases
+    from napari_medcl.data.splits import read_split
+    from napari_medcl.inference.evaluate import evaluate as measure
+    from napari_medcl.inference.predict import Predictor
+
+    cases = find_cases(data, groups=groups)
+    if side != "all" and split is None:
+        raise UserError(f"--side {side} needs --split FILE; a run folder has its own in split.json.")
+    ids = None if split is None or side == "all" else getattr(read_split(split, cases), side)
+    is_masks = predictions.is_dir() and not (predictions / "config.json").exists()
+    judged = predictions if is_masks else Predictor(find_checkpoint(predictions), device)
+    if isinstance(judged, Predictor):
+        channel = _channel(judged, channel)
+    found = measure(judged, cases, ids, channel=channel)
+    _show(found)
+    if csv is not None:
+        found.to_csv(csv)
+        console.print(f"Every case and class: {csv}", soft_wrap=True, highlight=False)
+
+
+def _show(found: Table) -> None:
+    from napari_medcl.terminal import number, table
+
+    summary = found.summary()
+    columns = ["class", "cases", "Dice", "sd", "Jaccard", "HD95 mm", "ASD mm", "empty", "false positive", "missing"]
+    rows = [
+        [
+            one.name,
+            str(one.cases),
+            *(number(value) for value in (one.dice, one.dice_sd, one.jaccard, one.hd95_mm, one.asd_mm)),
+            *(str(count) for count in (one.empty, one.false_positives, one.missing)),
+        ]
+        for one in summary.classes
+    ]
+    console.print(table("Means over the cases", columns, rows))
+    console.print(f"Mean Dice {number(summary.dice)} over {summary.cases} cases; an empty prediction counts as 0.")
+
+
+@runs.command(name="list")
+def list_(folder: Path | None = None) -> None:
+    """List the runs of a folder.
+
+    Args:
+        folder: The runs folder; without it MEDCL_RUNS, or medcl/runs in the home folder.
+    """
+    from napari_medcl.terminal import table
+
+    root = folder or default_root()
+    found = list_runs(root)
+    if not found:
+        console.print(f"There are no runs in {root}.")
+        return
+    console.print(
+        table(
+            str(root),
+            ["run", "stage", "state", "message"],
+            [[r.name, r.stage, r.state, r.message] for r in found],
+        )
+    )
+
+
+@runs.command
+def show(run: Path) -> None:
+    """Say what a run was asked, what it said and what it left.
+
+    Args:
+        run: The run folder.
+    """
+    from napari_medcl.terminal import describe
+
+    one = Run(run)
+    console.print_json(json.dumps(one.config))
+    for event in one.events()[0]:
+        if (line := describe(event)) is not None:
+            console.print(line, highlight=False)
+    console.print(f"State: {one.state}. Model: {one.checkpoint or 'none yet'}", soft_wrap=True, highlight=False)
+
+
+@runs.command
+def stop(run: Path) -> None:
+    """Ask a run to save its model and end.
+
+    Args:
+        run: The run folder.
+    """
+    one = Run(run)
+    if one.state not in ("running", "waiting"):
+        raise UserError(f"{one.name} is not running: it is {one.state}.")
+    one.ask_stop()
+    console.print(f"{one.name} was asked to stop; it saves its model first.")
+
+
+@app.command
+def demo(out: Path = Path("medcl-demo"), *, minutes: float = 5.0, seed: int = 0, device: Device = "auto") -> None:
+    """Do the main job on the embedded sample: a T1 template with grey and white matter.
+
+    Args:
+        out: Where all files go.
+        minutes: About how long it may take.
+        seed: The same seed on the same machine gives the same result.
+        device: Where to compute.
+    """
+    from napari_medcl.demo import run_demo
+
+    run_demo(out, console, minutes=minutes, seed=seed, device=device)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[
+        Path | None,
+        Parameter(help="JSON file with settings, such as a run's config.json; options given here win."),
+    ] = None,
+) -> Any:
+    if config is not None:
+        app.config = cyclopts.config.Dict(_settings(config), source=str(config), use_commands_as_keys=False)
+    return app(tokens, exit_on_error=True)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The settings file {path} cannot be read: {error}.") from error
+    return {name: value for name, value in found.items() if name != "stage" and value is not None}
+
+
+def main() -> None:
+    """The command `medcl`. What the user can mend ends with a message and exit status 1."""
+    try:
+        app.meta()
+    except UserError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)

@@ -1,0 +1,123 @@
+"""The command line, as somebody types it."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_medcl.training.run import Run, create, list_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SMALL = ("--width", "4", "--batch", "4", "--precision", "float32", "--device", "cpu")
+
+
+def medcl(*words: object, fails: bool = False) -> str:
+    shown = subprocess.run(
+        [sys.executable, "-m", "napari_medcl", *map(str, words)], capture_output=True, text=True, timeout=200
+    )
+    text = shown.stdout + shown.stderr
+    assert "Traceback" not in text, text
+    assert (shown.returncode != 0) == fails, text
+    return " ".join(text.split())
+
+
+def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs(scans=5, masks=4)
+    scan = folder / "imagesTr" / "case_4.nii.gz"
+    said = medcl("superpixels", scan, "--out", tmp_path / "regions.nii.gz", "--segments", 20)
+    assert "regions.nii.gz" in said
+    assert nib.load(tmp_path / "regions.nii.gz").shape == nib.load(scan).shape
+
+    medcl("pretrain", folder, "--dims", "2d", "--steps", 4, "--run", tmp_path / "pre", *SMALL)
+    said = medcl(
+        "finetune", folder, "--start", tmp_path / "pre", "--steps", 120, "--rate", 0.01, "--evaluations", 2,
+        "--run", tmp_path / "fine", *SMALL,
+    )  # fmt: skip
+    assert "validation Dice" in said
+    assert Run(tmp_path / "fine").state == "finished"
+
+    medcl(
+        "predict", tmp_path / "fine", scan, "--out", tmp_path / "found", "--uncertainty", "--probabilities",
+        "--device", "cpu",
+    )  # fmt: skip
+    found = nib.load(tmp_path / "found" / "case_4.nii.gz")
+    assert np.array_equal(found.affine, nib.load(scan).affine)
+    assert set(np.unique(found.dataobj)) <= {0, 1, 2}
+    for kind in ("uncertainty", "probabilities"):
+        assert (tmp_path / "found" / f"case_4-{kind}.nii.gz").is_file()
+
+    said = medcl(
+        "evaluate", tmp_path / "fine", folder, "--split", tmp_path / "fine" / "split.json", "--side", "val",
+        "--csv", tmp_path / "scores.csv", "--device", "cpu",
+    )  # fmt: skip
+    assert "Mean Dice" in said
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert {row["class"] for row in rows} == {"class 1", "class 2"}
+    assert float(rows[0]["dice"]) > 0.3
+
+    medcl("predict", tmp_path / "fine", folder, "--out", tmp_path / "all", "--device", "cpu")
+    assert len(list((tmp_path / "all").glob("*.nii.gz"))) == 5
+    assert "Mean Dice" in medcl("evaluate", tmp_path / "all", folder)
+
+
+def test_settings_come_from_a_file_and_options_win(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs(masks=0)
+    medcl("pretrain", folder, "--dims", "2d", "--steps", 2, "--run", tmp_path / "one", "--method.stride", 4, *SMALL)
+    medcl("pretrain", "--config", tmp_path / "one" / "config.json", "--steps", 3, "--run", tmp_path / "two")
+    one, two = Run(tmp_path / "one").config, Run(tmp_path / "two").config
+    assert (one.pop("steps"), two.pop("steps")) == (2, 3)
+    assert one == two
+    assert one["method"]["stride"] == 4
+
+
+def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
+    run = create("pretrain", {"folder": "scans"}, tmp_path / "20260101-a")
+    assert "20260101-a" in medcl("runs", "list", tmp_path)
+    assert "no runs" in medcl("runs", "list", tmp_path / "nowhere")
+    with run.locked():
+        assert "asked to stop" in medcl("runs", "stop", run.folder)
+    assert run.stop_asked()
+    assert '"folder": "scans"' in medcl("runs", "show", run.folder)
+    assert list_runs(tmp_path)[0].stop_asked()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("predict", "{tmp}/nothing", "{scan}", "--out", "{tmp}/out"), "no model file or run folder"),
+        (("pretrain", "{tmp}/nowhere"), "nowhere"),
+        (("finetune", "{unlabelled}"), "mask"),
+        (("pretrain", "{unlabelled}", "--device", "cuda"), "CUDA"),
+        (("pretrain", "{unlabelled}", "--steps", "-3"), "greater than or equal to 1"),
+        (("pretrain", "{unlabelled}", "--method.name", "magic"), "supercl"),
+        (("superpixels", "{broken}"), "broken.nii.gz"),
+        (("evaluate", "{unlabelled}", "{unlabelled}"), "mask"),
+        (("pretrain", "--config", "{broken}"), "cannot be read"),
+        (("runs", "show", "{tmp}"), "not a run folder"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(
+    words: tuple[str, ...], expected: str, blobs: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = blobs(masks=0)
+    (tmp_path / "broken.nii.gz").write_text("this is no scan")
+    places = {
+        "tmp": tmp_path,
+        "unlabelled": folder,
+        "scan": folder / "imagesTr" / "case_0.nii.gz",
+        "broken": tmp_path / "broken.nii.gz",
+    }
+    if "cuda" in words:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this machine has what the test wants missing")
+    assert expected in medcl(*(word.format(**places) for word in words), fails=True)

@@ -1,0 +1,49 @@
+"""Opens scans and masks in the viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import napari
+from napari.utils.notifications import show_error
+
+from napari_medcl.data.formats import READABLE, looks_like_labels, read_labels, read_volume, stem
+from napari_medcl.errors import UserError
+from napari_medcl.gui.layers import image_layers, labels_layer
+from napari_medcl.gui.upright import keep_upright
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_medcl.gui.layers import LayerData
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData] | list[tuple[None]]] | None:
+    """The reader for a file, or None for files of other kinds."""
+    first = path if isinstance(path, str) else path[0]
+    return read if first.lower().endswith(READABLE) else None
+
+
+def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
+    """The layers of some files; what is wrong with a file is shown, and it adds no layer."""
+    if (viewer := napari.current_viewer()) is not None:
+        keep_upright(viewer)
+    found: list[LayerData] = []
+    for one in [path] if isinstance(path, str) else path:
+        try:
+            found.extend(layers_of(one))
+        except UserError as error:
+            show_error(str(error))
+    return found or [(None,)]
+
+
+def layers_of(path: str) -> list[LayerData]:
+    """A mask as a labels layer, anything else as image layers.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    volume = read_volume(path)
+    if looks_like_labels(volume):
+        return [labels_layer(read_labels(path), stem(path))]
+    return image_layers(volume, stem(path))

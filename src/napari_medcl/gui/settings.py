@@ -1,0 +1,30 @@
+"""What the user chose in the viewer's preferences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_medcl.training.run import default_root
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The page MedCL ▸ General of the preferences; older viewers have no such page and use the defaults."""
+
+    runs: Path = field(default_factory=default_root)
+    device: str = "auto"
+    segments: int = 100
+    compactness: float = 10.0
+
+
+def settings() -> Settings:
+    """The settings as they are now."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        page = get_plugin_settings("medcl").general
+    except (ImportError, KeyError, AttributeError):
+        return Settings()
+    runs = Path(page.runs_folder).expanduser() if page.runs_folder else default_root()
+    return Settings(runs, page.device, page.segments, page.compactness)

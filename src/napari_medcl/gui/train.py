@@ -1,0 +1,192 @@
+"""The dock that starts pre-training and fine-tuning, and shows the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from napari_medcl.data.cases import find_cases
+from napari_medcl.errors import UserError
+from napari_medcl.gui.docks import Dock, Message, Progress, Scroll
+from napari_medcl.gui.editors import tip
+from napari_medcl.gui.form import Form
+from napari_medcl.gui.inputs import Pair, write_inputs
+from napari_medcl.gui.models import ModelChoice
+from napari_medcl.gui.monitor import RunMonitor
+from napari_medcl.gui.settings import settings
+from napari_medcl.gui.source import LAYERS, DataSource
+from napari_medcl.gui.tasks import Task
+from napari_medcl.training.run import Run, new_folder, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+    from pydantic import BaseModel
+
+    from napari_medcl.training.events import Stage
+
+_TITLES: dict[Stage, str] = {"pretrain": "Pre-train", "finetune": "Fine-tune"}
+_START: dict[Stage, str] = {"pretrain": "Start pre-training", "finetune": "Start fine-tuning"}
+
+
+def load_configs(**_: Callable[..., Any]) -> dict[Stage, type[BaseModel]]:
+    """The models of which the forms are made; this loads torch."""
+    from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+
+    return {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+
+
+def start_run(
+    stage: Stage,
+    config: dict[str, Any],
+    folder: Path,
+    pairs: list[Pair] | None,
+    *,
+    progress: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> Run:
+    """Starts a run; scans that are open are written into its folder first.
+
+    Raises:
+        UserError: There is nothing to train on, or the folder cannot be written.
+        Stopped: `stop` said so.
+    """
+    if pairs is not None:
+        write_inputs(pairs, Path(config["folder"]), progress, stop)
+    cases = find_cases(config["folder"], config.get("groups"))
+    if stage == "finetune":
+        cases.require_labelled()
+    return start(stage, config, folder)
+
+
+class TrainDock(Dock):
+    """Tabs for the two stages, and one for the runs."""
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__(napari_viewer)
+        self._loading = Task(self)
+
+        # widgets
+        self.stages: dict[Stage, StagePane] = {stage: StagePane(self, stage) for stage in _TITLES}
+        self.monitor = RunMonitor(self.viewer.theme)
+        self.tabs = QTabWidget()
+
+        # layout
+        for stage, pane in self.stages.items():
+            self.tabs.addTab(Scroll(pane), _TITLES[stage])
+        self._runs_tab = self.tabs.addTab(Scroll(self.monitor), "Runs")
+        self.outer.addWidget(self.tabs)
+        self.outer.addWidget(self.message)
+
+        # connections
+        for pane in self.stages.values():
+            pane.started.connect(self._started)
+        self.monitor.applyAsked.connect(self._apply)
+        self._loading.done.connect(self._build)
+        self._loading.failed.connect(self.message.warn)
+        self.viewer.events.theme.connect(self._follow_theme)
+        self.closed.connect(self._close_down)
+        self._loading.start(load_configs)
+
+    def _build(self, models: dict[Stage, type[BaseModel]]) -> None:
+        for stage, model in models.items():
+            self.stages[stage].build(model)
+
+    def _started(self, run: Run) -> None:
+        self.tabs.setCurrentIndex(self._runs_tab)
+        self.monitor.show_run(run)
+
+    def _apply(self, run: Run) -> None:
+        _, dock = self.viewer.window.add_plugin_dock_widget("medcl", "Apply", tabify=True)
+        dock.use(run.folder)
+
+    def _follow_theme(self, _: Any = None) -> None:
+        for plot in (self.monitor.losses, self.monitor.dice):
+            plot.setTheme(self.viewer.theme)
+
+    def _close_down(self) -> None:
+        self._loading.stop()
+        self.viewer.events.theme.disconnect(self._follow_theme)
+
+
+class StagePane(QWidget):  # type: ignore[misc]
+    """What to train on, the settings of a stage, and the button that starts it."""
+
+    started = Signal(object)
+
+    def __init__(self, dock: Dock, stage: Stage) -> None:
+        super().__init__()
+        self._stage: Stage = stage
+        self._task = Task(self)
+        self.form: Form | None = None
+
+        # widgets
+        self.source = DataSource(dock, masks=stage == "finetune")
+        self.preparing = QLabel("preparing…")
+        self.start = QPushButton(_START[stage])
+        self.start.setToolTip(tip("Trains in a process of its own, which goes on when the viewer is closed."))
+        self.start.setEnabled(False)
+        self.progress = Progress()
+        self.message = Message()
+
+        # layout
+        self._column = QVBoxLayout(self)
+        for widget in (self.source, self.preparing, self.start, self.progress, self.message):
+            self._column.addWidget(widget)
+        self._column.addStretch()
+
+        # connections
+        self.start.clicked.connect(self._start)
+        self.source.kind.valueChanged.connect(self._follow_kind)
+        self._task.progressed.connect(self.progress.setValue)
+        self._task.done.connect(self._done)
+        self._task.failed.connect(self.message.warn)
+        self._task.ended.connect(self._ended)
+        self.progress.stopped.connect(self._task.stop)
+        dock.closed.connect(self._task.stop)
+
+    def build(self, model: type[BaseModel]) -> None:
+        """Adds the form of the stage's settings."""
+        start = {"start": ModelChoice("pretrain", none="from scratch")} if self._stage == "finetune" else {}
+        self.form = Form(model, without={"folder"}, editors=start)
+        self.form.setValue({"device": settings().device})
+        self._column.replaceWidget(self.preparing, self.form)
+        self.preparing.deleteLater()
+        self.start.setEnabled(True)
+        self._follow_kind()
+
+    def _follow_kind(self, _: Any = None) -> None:
+        """In a mask that is being drawn, a slice without a label is one that nobody has come to yet."""
+        if self.form is not None and "annotated" in self.form.editors:
+            layers = self.source.kind.value() == LAYERS
+            self.form.setValue({"annotated": "nonempty" if layers else "all"})
+
+    def _start(self) -> None:
+        self.message.say("")
+        try:
+            asked = self.source.value()
+            name = asked.name if isinstance(asked, Path) else asked[0].name
+            folder = new_folder(settings().runs, self._stage, name)
+            data = asked if isinstance(asked, Path) else folder / "inputs"
+            assert self.form is not None
+            config = self.form.value(folder=data).model_dump(mode="json")
+        except UserError as error:
+            self.message.warn(str(error))
+            return
+        self.start.setEnabled(False)
+        pairs = None if isinstance(asked, Path) else asked
+        if pairs is not None:
+            self.progress.begin()
+        self._task.start(start_run, self._stage, config, folder, pairs)
+
+    def _done(self, run: Run) -> None:
+        self.message.say(f"{run.name} has started; see the tab Runs.")
+        self.started.emit(run)
+
+    def _ended(self) -> None:
+        self.start.setEnabled(True)
+        self.progress.hide()

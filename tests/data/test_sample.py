@@ -41,9 +41,7 @@ def test_tissue_volumes_and_intensities(folder: Path) -> None:
     litres = [np.count_nonzero(labels == value) * 8e-6 for value in (1, 2)]
     assert 0.9 < litres[0] < 1.2, "grey matter of the template"
     assert 0.5 < litres[1] < 0.8, "white matter of the template"
-    assert t1[labels == 0].mean() < t1[labels == 1].mean() < t1[labels == 2].mean(), (
-        "T1: white matter is bright"
-    )
+    assert t1[labels == 0].mean() < t1[labels == 1].mean() < t1[labels == 2].mean(), "T1: white matter is bright"
     assert t1.max() > 245, "uses the range of the stored type"
 
 

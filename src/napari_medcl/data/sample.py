@@ -61,9 +61,7 @@ def write_sample(folder: Path) -> tuple[Path, Path]:
         classes = {name: value for value, name in _NAMES.items()}
         write_json(folder / "dataset.json", {"name": "ICBM152", "labels": classes, "file_ending": ".nii.gz"})
     except OSError as error:
-        raise UserError(
-            f"The sample cannot be written to {folder}: {error}. Choose another folder."
-        ) from error
+        raise UserError(f"The sample cannot be written to {folder}: {error}. Choose another folder.") from error
     return scan, mask
 
 

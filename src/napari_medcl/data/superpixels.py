@@ -38,11 +38,11 @@ class SuperpixelSettings(BaseModel):
         description="Superpixels wanted, per slice or per volume; about as many come.",
     )
     compactness: float = Field(
-        default=10.0,
+        default=0.2,
         gt=0,
         le=1000,
         description="Weight of distance against intensity (scaled to 0-1): 0.1 to 0.3 follows edges, "
-        "1 and more gives squares.",
+        "1 and more gives squares (SuperCL as published: 10).",
     )
     smoothing: float = Field(
         default=0.0,

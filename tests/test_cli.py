@@ -60,7 +60,7 @@ def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> 
         "--csv", tmp_path / "scores.csv", "--device", "cpu",
     )  # fmt: skip
     assert "Mean Dice" in said
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text("utf-8").splitlines()))
     assert {row["class"] for row in rows} == {"class 1", "class 2"}
     assert float(rows[0]["dice"]) > 0.3
 

@@ -12,7 +12,7 @@ from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.data.views import Appearance, Geometry
 from napari_medcl.data.volume import IGNORE
 
-STILL = Geometry(flip=False, rotation=0, scale=(1, 1), elastic=0)
+STILL = Geometry(p=1, flip=False, rotation=0, scale=(1, 1), elastic=0)
 PLAIN = Appearance(p=0, brightness=0, contrast=0, gamma=0, noise=0, blur=0)
 
 

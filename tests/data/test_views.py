@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_medcl.data import views
 
-STILL = views.Geometry(flip=False, rotation=0, scale=(1, 1), elastic=0)
+STILL = views.Geometry(p=1, flip=False, rotation=0, scale=(1, 1), elastic=0)
 EASY = settings(max_examples=20, deadline=None)
 
 
@@ -28,7 +28,7 @@ def test_without_motion_a_view_is_the_middle_of_its_crop(patch: tuple[int, ...])
 @pytest.mark.parametrize("patch", [(12, 10), (8, 6, 6)])
 def test_flips_only_mirror(patch: tuple[int, ...]) -> None:
     image = torch.randn(16, 1, *patch)
-    flips = views.Geometry(flip=True, rotation=0, scale=(1, 1), elastic=0)
+    flips = views.Geometry(p=1, flip=True, rotation=0, scale=(1, 1), elastic=0)
     moved = views.move_image(image, views.sampling_grid(16, patch, patch, (1.0,) * len(patch), flips, generator()))
     axes = [range(1, len(patch) + 1)]
     mirrored = [image.flip([a + 1 for a in axes[0] if choice & (1 << (a - 1))]) for choice in range(2 ** len(patch))]
@@ -39,7 +39,7 @@ def test_flips_only_mirror(patch: tuple[int, ...]) -> None:
 
 def test_rotation_keeps_distances_in_millimetres() -> None:
     """A quarter turn of anisotropic voxels moves a point 8 mm off along y to 8 mm off along x."""
-    turn = views.Geometry(flip=False, rotation=30, scale=(1, 1), elastic=0)
+    turn = views.Geometry(p=1, flip=False, rotation=30, scale=(1, 1), elastic=0)
     patch, voxel = (20, 40), (2.0, 1.0)
     grid = views.sampling_grid(5, patch, patch, voxel, turn, generator())
     places = grid.flip(-1) * torch.tensor([20 * 2.0 / 2, 40 * 1.0 / 2])
@@ -78,6 +78,14 @@ def test_appearance_is_reproducible_differs_between_images_and_stays_finite(size
     assert changed.isfinite().all()
     assert changed.shape == image.shape
     assert not torch.allclose(changed[0], changed[1])
+
+
+def test_what_is_not_moved_keeps_every_voxel() -> None:
+    sometimes = views.Geometry(p=0.5, flip=False, rotation=30, scale=(0.7, 1.3), elastic=0.05)
+    image = torch.randn(40, 1, 12, 10)
+    moved = views.move_image(image, views.sampling_grid(40, (12, 10), (12, 10), (1.0, 1.0), sometimes, generator()))
+    same = torch.isclose(moved, image, atol=1e-4).flatten(1).all(1)
+    assert 10 < same.sum() < 30
 
 
 def test_no_chance_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
+from qtpy.QtWidgets import QApplication
 
 from napari_medcl.data.formats import read_volume
 from napari_medcl.errors import UserError
@@ -18,7 +19,6 @@ from tests.gui.conftest import OBLIQUE, same_geometry, save
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 
 def said() -> str:
@@ -112,6 +112,7 @@ def test_broken_file_is_said_and_harms_nothing(make_napari_viewer: Any, scan: Pa
     viewer = make_napari_viewer()
     viewer.open(scan, plugin="medcl")
     assert viewer.open(broken, plugin="medcl") == []
+    QApplication.processEvents()
     assert len(viewer.layers) == 1
     assert str(broken) in said()
     assert "Traceback" not in said()

@@ -20,7 +20,11 @@ def test_every_term_and_class_is_a_curve() -> None:
     history.add([Evaluated(step=2, dice={"liver": 0.5, "spleen": 0.7}, mean=0.6, best=True)])
     assert history.terms["entropy"].steps == [1, 2]
     assert history.terms["entropy"].values == [1.5, 1.25]
-    assert {name: curve.values for name, curve in history.dice.items()} == {"liver": [0.5], "spleen": [0.7], MEAN: [0.6]}
+    assert {name: curve.values for name, curve in history.dice.items()} == {
+        "liver": [0.5],
+        "spleen": [0.7],
+        MEAN: [0.6],
+    }
     assert (history.step, history.steps, history.progress, history.remaining_s) == (2, 10, 0.2, 98)
     assert history.lines == ["3 scans", "Step 2: validation Dice 0.600, the best so far."]
 

@@ -106,7 +106,9 @@ def test_volume_of_one_slice_keeps_its_place_in_the_patient() -> None:
 def test_new_labels_layer_finds_its_scan() -> None:
     volume = volume_of(permuted((2, 0, 1), (1, -1, 1), 0.2))
     ((_, meta, _),) = image_layers(volume, "scan")
-    drawn = LabelsLayer(np.zeros(volume.shape, int), scale=meta["scale"], translate=meta["translate"], units=meta["units"])
+    drawn = LabelsLayer(
+        np.zeros(volume.shape, int), scale=meta["scale"], translate=meta["translate"], units=meta["units"]
+    )
     other = volume_of(np.diag([1, 1, 3, 1.0]))
     found = to_labels(drawn.data, meta_of(drawn), [other.source, volume.source])  # type: ignore[list-item]
     assert found.source is volume.source

@@ -40,10 +40,11 @@ def test_whole_way(make_napari_viewer: Any, scan: Path, mask: Path, tmp_path: Pa
         dock.compute.click()
     assert viewer.layers["scan superpixels"].data.shape == viewer.layers["scan"].data.shape
     viewer.window.remove_dock_widget(dock)
-    viewer.layers.remove("scan superpixels")
 
     _, dock = viewer.window.add_plugin_dock_widget("medcl", "Train")
     qtbot.waitUntil(lambda: dock.stages["finetune"].form is not None, timeout=LONG_MS)
+    ((_, _, choice),) = dock.stages["finetune"].source.layers._rows
+    assert [choice.itemText(index) for index in range(choice.count())] == ["no mask", "mask"]
     pretrained = train(dock, "pretrain", qtbot)
     assert set(dock.monitor._history.terms) == {"instance", "intra", "inter"}
     start = dock.stages["finetune"].form.editors["start"]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import builtins
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from napari_medcl.gui.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_defaults_where_the_viewer_has_no_such_page(monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
@@ -18,7 +20,7 @@ def test_defaults_where_the_viewer_has_no_such_page(monkeypatch: pytest.MonkeyPa
         return real(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert settings() == Settings(runs, "auto", 100, 10.0)
+    assert settings() == Settings(runs, "auto")
 
 
 @pytest.fixture

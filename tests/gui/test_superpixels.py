@@ -67,7 +67,9 @@ def test_preview_disturbs_no_work(viewer: Any, dock: Any, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: PREVIEW not in viewer.layers)
 
 
-def test_only_what_was_asked_last_is_shown(viewer: Any, dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_was_asked_last_is_shown(
+    viewer: Any, dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = threading.Event()
 
     def slow(image: Any, how: SuperpixelSettings) -> Any:
@@ -86,7 +88,9 @@ def test_only_what_was_asked_last_is_shown(viewer: Any, dock: Any, qtbot: QtBot,
 
 
 @pytest.mark.parametrize("plane", [(0, 1, 2), (1, 0, 2)])
-def test_volume_is_divided_along_the_slices_in_view(viewer: Any, dock: Any, qtbot: QtBot, plane: tuple[int, ...]) -> None:
+def test_volume_is_divided_along_the_slices_in_view(
+    viewer: Any, dock: Any, qtbot: QtBot, plane: tuple[int, ...]
+) -> None:
     scan = viewer.layers["scan"]
     viewer.dims.order = plane
     with qtbot.waitSignal(dock._scan_task.done):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from qtpy.QtCore import QThread
 from qtpy.QtWidgets import QWidget
+from superqt.utils import WorkerBase
 
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.gui.tasks import Task
@@ -90,6 +91,15 @@ def test_function_gives_up_when_the_widget_is_gone(qtbot: QtBot) -> None:
     task.start(function)
     owner.deleteLater()
     qtbot.waitUntil(left.is_set)
+
+
+def test_the_viewer_ends_without_waiting_for_the_answer(task: Task, qtbot: QtBot) -> None:
+    """napari asks all workers to quit when it ends, and then waits for them without a limit."""
+    heard: list[float] = []
+    task.progressed.connect(heard.append)
+    task.start(waiting, threading.Event(), "never")
+    qtbot.waitUntil(lambda: heard == [0.5])
+    WorkerBase.await_workers(2000)
 
 
 def test_what_the_user_can_mend_is_said_as_it_is(task: Task, qtbot: QtBot) -> None:

@@ -74,7 +74,6 @@ def test_open_layers_are_written_and_trained_on(
 ) -> None:
     viewer.open([scan, mask], plugin="medcl")
     dock = open_dock()
-    assert dock.stages["finetune"].form.editors["annotated"].value() == "nonempty"
     with qtbot.waitSignal(dock.stages["finetune"].started):
         dock.stages["finetune"].start.click()
     ((stage, config, folder),) = asked
@@ -99,6 +98,21 @@ def test_scan_can_be_left_out_and_a_mask_chosen(viewer: Any, open_dock: Any, sca
     viewer.layers.remove("second")
     assert len(table._rows) == 1
     assert tick is not table._rows[0][1]
+
+
+def test_empty_slices_of_a_drawn_mask_are_not_taken_for_annotated(
+    viewer: Any, open_dock: Any, scan: Path, mask: Path
+) -> None:
+    viewer.open([scan, mask], plugin="medcl")
+    pane = open_dock().stages["finetune"]
+    annotated = pane.form.editors["annotated"]
+    assert annotated.value() == "all"
+    viewer.layers.selection.active = viewer.layers["scan"]
+    viewer._new_labels()
+    pane.source.layers._rows[0][2].setValue(viewer.layers[-1])
+    assert annotated.value() == "nonempty"
+    pane.source.kind.setValue("folder")
+    assert annotated.value() == "all"
 
 
 def test_folder_says_what_is_in_it(viewer: Any, open_dock: Any, shared: Path, asked: list[Any], qtbot: QtBot) -> None:

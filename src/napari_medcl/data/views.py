@@ -18,8 +18,13 @@ _DEGREE = torch.pi / 180
 
 @dataclass(frozen=True)
 class Geometry:
-    """How far a view may move: flips, rotation in degrees, scale and elastic shift (parts of the crop)."""
+    """How far a view may move: flips, rotation in degrees, scale and elastic shift (parts of the crop).
 
+    `p` is the chance of each image to be turned, scaled and bent; the others keep every voxel's value, as
+    the scans do that a model is applied to.
+    """
+
+    p: float
     flip: bool
     rotation: float
     scale: tuple[float, float]
@@ -38,7 +43,7 @@ class Appearance:
     blur: float
 
 
-FREE = Geometry(flip=True, rotation=30, scale=(0.7, 1.3), elastic=0.03)
+FREE = Geometry(p=1, flip=True, rotation=30, scale=(0.7, 1.3), elastic=0.03)
 """The views of contrastive pre-training that have a geometry of their own."""
 CHANGED = Appearance(p=0.8, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.1, blur=1.0)
 """Intensities of the views of contrastive pre-training."""
@@ -79,22 +84,25 @@ def sampling_grid(
     half_crop = torch.tensor(crop, device=device) * size / 2
     axes = [torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=device) for n in patch]
     unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    linear = _rotation(count, dims, geometry.rotation, random) / uniform(count, *geometry.scale, random).view(-1, 1, 1)
+    active = uniform(count, 0, 1, random) < geometry.p
+    scale = torch.where(active, uniform(count, *geometry.scale, random), 1)
+    linear = _rotation(active, dims, geometry.rotation, random) / scale.view(-1, 1, 1)
     if geometry.flip:
         sign = 1 - 2 * torch.randint(0, 2, (count, 1, dims), generator=random, device=device)
         linear = linear * sign
     moved = torch.einsum("bij,...j->b...i", linear, unit * half_patch)
     if geometry.elastic > 0:
-        moved = moved + _elastic(count, patch, geometry.elastic, random) * half_patch
+        moved = moved + _elastic(active, patch, geometry.elastic, random) * half_patch
     return (moved / half_crop).flip(-1)
 
 
-def _rotation(count: int, dims: int, degrees: float, random: torch.Generator) -> Tensor:
+def _rotation(active: Tensor, dims: int, degrees: float, random: torch.Generator) -> Tensor:
     """Rotations (B, D, D) by up to so many degrees: about the one axis in 2D, about each in 3D."""
     pairs = [(0, 1)] if dims == 2 else [(1, 2), (0, 2), (0, 1)]
+    count = len(active)
     total = torch.eye(dims, device=random.device).expand(count, dims, dims)
     for first, second in pairs:
-        angle = uniform(count, -degrees, degrees, random) * _DEGREE
+        angle = active * uniform(count, -degrees, degrees, random) * _DEGREE
         turn = torch.eye(dims, device=random.device).repeat(count, 1, 1)
         turn[:, first, first] = turn[:, second, second] = angle.cos()
         turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
@@ -102,11 +110,11 @@ def _rotation(count: int, dims: int, degrees: float, random: torch.Generator) ->
     return total
 
 
-def _elastic(count: int, patch: Sequence[int], strength: float, random: torch.Generator) -> Tensor:
-    """Smooth random shifts (B, *S, D): a coarse grid of normal numbers, interpolated."""
-    dims = len(patch)
+def _elastic(active: Tensor, patch: Sequence[int], strength: float, random: torch.Generator) -> Tensor:
+    """Smooth random shifts (B, *S, D) of half of the active images: a coarse grid of normal numbers, interpolated."""
+    dims, count = len(patch), len(active)
     coarse = torch.randn(count, dims, *[5] * dims, generator=random, device=random.device) * strength
-    active = (uniform(count, 0, 1, random) < 0.5).view(-1, *[1] * (dims + 1))
+    active = (active & (uniform(count, 0, 1, random) < 0.5)).view(-1, *[1] * (dims + 1))
     mode = "bicubic" if dims == 2 else "trilinear"
     return functional.interpolate(coarse * active, size=tuple(patch), mode=mode, align_corners=True).movedim(1, -1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from napari_medcl.inference.predict import Prediction
 
 _MASKS = "Masks (*.nii.gz *.nii *.nrrd *.mha *.png)"
+_SCANS_ONLY = ("imagesTr", "imagesTs", "images", "unlabelled")
+"""Folders where a mask would be taken for another scan to train on."""
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -185,24 +188,23 @@ class ApplyDock(Dock):
         self._task.start(predict, model, scans, self.device.value(), **more)
 
     def _show(self, found: Prediction) -> None:
-        name = self._scan.name
         if found.probabilities is not None:
-            classes = found.labels.names
-            for layer, (_, text) in zip(image_layers(found.probabilities, name), sorted(classes.items()), strict=False):
-                self._add_map(layer, f"{name} {text}", visible=False, colormap="viridis")
+            for channel, (_, text) in zip(found.probabilities.array, sorted(found.labels.names.items()), strict=True):
+                self._add_map(
+                    replace(found.probabilities, array=channel[None]), text, visible=False, colormap="viridis"
+                )
         if found.uncertainty is not None:
-            layer = image_layers(found.uncertainty, name)[0]
-            self._add_map(layer, f"{name} uncertainty", colormap="inferno", opacity=0.6)
-        data, meta, _ = labels_layer(found.labels, f"{name} mask")
+            self._add_map(found.uncertainty, "uncertainty", colormap="inferno", opacity=0.6)
+        data, meta, _ = labels_layer(found.labels, f"{self._scan.name} mask")
         self._mask = self.viewer.add_labels(data, **meta)
         self.save.setEnabled(True)
         self.message.say(f"The mask is the layer “{self._mask.name}”. Correct it with the brush, then save it.")
 
-    def _add_map(self, layer: tuple[Any, dict[str, Any], str], name: str, **how: Any) -> None:
-        data, meta, _ = layer
-        shown = {**meta, "name": name, "contrast_limits": (0, 1), "blending": "additive", **how}
-        shown["metadata"] = {"medcl": {**meta["metadata"]["medcl"], HELPER: True}}
-        self.viewer.add_image(data, **shown)
+    def _add_map(self, volume: Volume, what: str, **how: Any) -> None:
+        """Adds a map from 0 to 1 that is no scan itself."""
+        ((data, meta, _),) = image_layers(volume, f"{self._scan.name} {what}")
+        meta["metadata"]["medcl"][HELPER] = True
+        self.viewer.add_image(data, **{**meta, "contrast_limits": (0, 1), "blending": "additive", **how})
 
     def _ended(self) -> None:
         self.run.setEnabled(True)
@@ -217,12 +219,13 @@ class ApplyDock(Dock):
             self.save_to(Path(asked))
 
     def suggested(self) -> Path:
-        """A name for the mask, beside the scan's file."""
+        """A name for the mask: beside the scan's file, or beside a folder that holds nothing but scans."""
         source = source_of(self._mask.metadata)
         if source is None or source.path is None:
             return Path.home() / f"{self._mask.name}.nii.gz"
         suffix = ".png" if source.format == "picture" else ".nii.gz"
-        return source.path.parent / f"{stem(source.path)}-mask{suffix}"
+        folder = source.path.parent
+        return (folder.parent if folder.name in _SCANS_ONLY else folder) / f"{stem(source.path)}_mask{suffix}"
 
     def save_to(self, path: Path) -> None:
         """Saves the mask as it is now, corrections included."""

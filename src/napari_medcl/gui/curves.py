@@ -31,8 +31,7 @@ class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
         item.showGrid(x=True, y=True, alpha=0.2)
         if fraction:
             item.setYRange(0, 1)
-        for menu in (item.ctrlMenu, *item.subMenus):  # which pyqtgraph gives no parent, so that they would stay for ever
-            menu.setParent(self, menu.windowFlags())
+        item.ctrlMenu.setParent(self, item.ctrlMenu.windowFlags())  # pyqtgraph leaves it without, for ever
         self._legend = item.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.setFixedHeight(_HEIGHT)
         self.setTheme(theme)
@@ -48,6 +47,8 @@ class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
             item.getAxis(side).setPen(text)
             item.getAxis(side).setTextPen(text)
         self._legend.setLabelTextColor(text)
+        for _, label in self._legend.items:
+            label.setText(label.text, color=text)
 
     def draw(self, curves: Mapping[str, Curve]) -> None:
         """Shows these curves and no others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medcl.gui.editors import Choice
@@ -83,6 +83,10 @@ class Scroll(QScrollArea):  # type: ignore[misc]
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(inside)
         inside.installEventFilter(self)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """No wider than it must be: the room belongs to the scan."""
+        return QSize(self.minimumWidth(), super().sizeHint().height())
 
     def eventFilter(self, watched: Any, event: QEvent | None) -> bool:  # noqa: N802
         """Follows the width of what is inside."""

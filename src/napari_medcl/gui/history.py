@@ -64,7 +64,7 @@ class History:
                     best = ", the best so far" if event.best else ""
                     self.lines.append(f"Step {event.step}: validation Dice {event.mean:.3f}{best}.")
                 case Finished():
-                    self.remaining_s = None
+                    self.step, self.remaining_s = event.step, None
                     self.progress = 1.0 if event.reason == "done" else self.progress
                     self.lines.append(event.message)
                 case Failed():

@@ -46,7 +46,8 @@ def labels_layer(labels: Labels, name: str, **how: Any) -> LayerData:
     meta = {**_place(labels, flat=flat), "name": name}
     if labels.names:
         meta["metadata"][_KEY]["names"] = {str(value): text for value, text in labels.names.items()}
-        meta["features"] = {"index": [0, *labels.names], "class": ["background", *labels.names.values()]}
+        classes = {0: "background", **labels.names}
+        meta["features"] = {"index": [*classes], "class": [*classes.values()]}
     return np.ascontiguousarray(labels.array[0] if flat else labels.array), {**meta, **how}, "labels"
 
 

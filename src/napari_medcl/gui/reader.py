@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import napari
 from napari.utils.notifications import show_error
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_medcl.data.formats import READABLE, looks_like_labels, read_labels, read_volume, stem
 from napari_medcl.errors import UserError
@@ -33,7 +36,7 @@ def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
         try:
             found.extend(layers_of(one))
         except UserError as error:
-            show_error(str(error))
+            _say(str(error))
     return found or [(None,)]
 
 
@@ -47,3 +50,11 @@ def layers_of(path: str) -> list[LayerData]:
     if looks_like_labels(volume):
         return [labels_layer(read_labels(path), stem(path))]
     return image_layers(volume, stem(path))
+
+
+def _say(message: str) -> None:
+    """Shows what is wrong; while the viewer is still starting, as soon as it can be seen."""
+    if QApplication.instance() is None:
+        show_error(message)
+    else:
+        QTimer.singleShot(0, partial(show_error, message))

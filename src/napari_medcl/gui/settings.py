@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.training.run import default_root
 
 
@@ -14,8 +15,8 @@ class Settings:
 
     runs: Path = field(default_factory=default_root)
     device: str = "auto"
-    segments: int = 100
-    compactness: float = 10.0
+    segments: int = SuperpixelSettings().segments
+    compactness: float = SuperpixelSettings().compactness
 
 
 def settings() -> Settings:

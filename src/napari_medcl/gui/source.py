@@ -12,7 +12,7 @@ from napari_medcl.errors import UserError
 from napari_medcl.gui.docks import Message, images_of, masks_of
 from napari_medcl.gui.editors import Choice, PathEdit, tip
 from napari_medcl.gui.inputs import Pair
-from napari_medcl.gui.layers import same_scan, sources, to_labels, to_volume
+from napari_medcl.gui.layers import same_scan, source_of, sources, to_labels, to_volume
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.view import shown_step
 
@@ -71,6 +71,7 @@ class DataSource(QWidget):  # type: ignore[misc]
         # connections
         self.kind.valueChanged.connect(self._show_kind)
         self.kind.valueChanged.connect(lambda _: self.valueChanged.emit())
+        self.layers.valueChanged.connect(self.valueChanged)
         self.folder.valueChanged.connect(lambda _: self._wait.start())
         self._wait.timeout.connect(self._look_into)
         self._task.done.connect(self.found.say)
@@ -91,6 +92,11 @@ class DataSource(QWidget):  # type: ignore[misc]
             raise UserError("Choose the folder with the scans, or train on open layers.")
         return folder
 
+    @property
+    def drawn(self) -> bool:
+        """Whether a mask that was drawn in the viewer is trained on, of which slices may be missing."""
+        return bool(self.kind.value() == LAYERS and self.layers.drawn)
+
     def _show_kind(self, _: Any = None) -> None:
         self._in_folder.setVisible(self.kind.value() == FOLDER)
         self.layers.setVisible(self.kind.value() == LAYERS)
@@ -106,6 +112,8 @@ class DataSource(QWidget):  # type: ignore[misc]
 
 class LayerTable(QWidget):  # type: ignore[misc]
     """The scans that are open, each to be ticked and given a mask."""
+
+    valueChanged = Signal()  # noqa: N815
 
     def __init__(self, dock: Dock, *, masks: bool) -> None:
         super().__init__()
@@ -135,6 +143,12 @@ class LayerTable(QWidget):  # type: ignore[misc]
             raise UserError("No scan has a mask. Choose the labels layer beside a scan, or draw one with New Labels.")
         return pairs
 
+    @property
+    def drawn(self) -> bool:
+        """Whether a mask is chosen that came from no file."""
+        masks = [mask.value() for _, tick, mask in self._rows if mask is not None and tick.isChecked()]
+        return any(mask is not None and source_of(mask.metadata) is None for mask in masks)
+
     def _pair(self, layers: list[Any], mask: Any) -> Pair:
         volume = to_volume(layers, shown_step(layers[0], self._dock.viewer.dims))
         name = layers[0].name.removesuffix(" [0]")
@@ -163,6 +177,7 @@ class LayerTable(QWidget):  # type: ignore[misc]
             ticked, mask = before.get(id(layers[0]), (True, None))
             self._add(layers, ticked, mask or fitting_mask(layers[0], masks_of(self._dock.viewer)))
         self._none.setVisible(not self._rows)
+        self.valueChanged.emit()
 
     def _add(self, layers: list[Any], ticked: bool, mask: Any) -> None:
         name = layers[0].name.removesuffix(" [0]")
@@ -170,6 +185,7 @@ class LayerTable(QWidget):  # type: ignore[misc]
         more = f" with its {len(layers)} channels" if len(layers) > 1 else ""
         tick.setToolTip(tip(f"Train on {name}{more}"))
         tick.setChecked(ticked)
+        tick.toggled.connect(lambda _: self.valueChanged.emit())
         row = len(self._rows) + 1
         self._grid.addWidget(tick, row, 0)
         choice = None
@@ -178,6 +194,7 @@ class LayerTable(QWidget):  # type: ignore[misc]
             choice = Choice([("no mask", None), *masks])
             choice.setToolTip("The labels layer that is this scan's mask")
             choice.setValue(mask)
+            choice.valueChanged.connect(lambda _: self.valueChanged.emit())
             self._grid.addWidget(choice, row, 1)
         self._rows.append((layers, tick, choice))
 
@@ -186,7 +203,7 @@ class LayerTable(QWidget):  # type: ignore[misc]
             for widget in (tick, mask):
                 if widget is not None:
                     self._grid.removeWidget(widget)
-                    widget.setParent(None)
+                    widget.hide()
                     widget.deleteLater()
         self._rows.clear()
 

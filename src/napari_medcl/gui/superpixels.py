@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFormLayout, QPushButton
 from napari_medcl.data.superpixels import SuperpixelSettings, cached_superpixels, superpixel_slice
 from napari_medcl.data.volume import Labels
 from napari_medcl.errors import Stopped, UserError
-from napari_medcl.gui.docks import Dock, LayerChoice, Progress
+from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Progress
 from napari_medcl.gui.editors import BoolEdit, tip
 from napari_medcl.gui.form import Form
 from napari_medcl.gui.layers import labels_layer, to_volume
@@ -80,7 +80,7 @@ class SuperpixelsDock(Dock):
         self.form.setValue({"segments": kept.segments, "compactness": kept.compactness})
         self.preview = BoolEdit("Preview on the slice in view")
         self.preview.setValue(True)
-        self.compute = QPushButton("Compute volume")
+        self.compute = QPushButton("Compute whole scan")
         self.compute.setToolTip(tip("Superpixels of the whole scan, as a labels layer that lies over it."))
         self.progress = Progress()
         self.pseudo = PseudoMasks(self)
@@ -138,7 +138,7 @@ class SuperpixelsDock(Dock):
         if not self.preview.value():
             self._no_preview("")
         elif how.per == "volume" and not volume.planar:
-            self._no_preview("Superpixels in 3D have no preview: press Compute volume.")
+            self._no_preview("Superpixels in 3D have no preview: press Compute whole scan.")
         else:
             self.message.say("")
             self._asked_for = layer, shown
@@ -175,6 +175,7 @@ class SuperpixelsDock(Dock):
         layer, volume, how = self._asked_of
         mask = Labels(found, volume.spacing, volume.origin, volume.source)
         data, meta, _ = labels_layer(mask, f"{layer.name} superpixels")
+        meta["metadata"]["medcl"][HELPER] = True
         result = self.viewer.add_labels(data, **meta)
         if self.viewer.dims.ndisplay == 2:  # napari warns of contours in 3D
             result.contour = 1

@@ -17,7 +17,7 @@ from napari_medcl.gui.inputs import Pair, write_inputs
 from napari_medcl.gui.models import ModelChoice
 from napari_medcl.gui.monitor import RunMonitor
 from napari_medcl.gui.settings import settings
-from napari_medcl.gui.source import LAYERS, DataSource
+from napari_medcl.gui.source import DataSource
 from napari_medcl.gui.tasks import Task
 from napari_medcl.training.run import Run, new_folder, start
 
@@ -76,6 +76,7 @@ class TrainDock(Dock):
         self.tabs = QTabWidget()
 
         # layout
+        self.outer.setContentsMargins(0, 6, 0, 0)
         for stage, pane in self.stages.items():
             self.tabs.addTab(Scroll(pane), _TITLES[stage])
         self._runs_tab = self.tabs.addTab(Scroll(self.monitor), "Runs")
@@ -141,7 +142,7 @@ class StagePane(QWidget):  # type: ignore[misc]
 
         # connections
         self.start.clicked.connect(self._start)
-        self.source.kind.valueChanged.connect(self._follow_kind)
+        self.source.valueChanged.connect(self._follow_source)
         self._task.progressed.connect(self.progress.setValue)
         self._task.done.connect(self._done)
         self._task.failed.connect(self.message.warn)
@@ -157,13 +158,12 @@ class StagePane(QWidget):  # type: ignore[misc]
         self._column.replaceWidget(self.preparing, self.form)
         self.preparing.deleteLater()
         self.start.setEnabled(True)
-        self._follow_kind()
+        self._follow_source()
 
-    def _follow_kind(self, _: Any = None) -> None:
+    def _follow_source(self) -> None:
         """In a mask that is being drawn, a slice without a label is one that nobody has come to yet."""
         if self.form is not None and "annotated" in self.form.editors:
-            layers = self.source.kind.value() == LAYERS
-            self.form.setValue({"annotated": "nonempty" if layers else "all"})
+            self.form.setValue({"annotated": "nonempty" if self.source.drawn else "all"})
 
     def _start(self) -> None:
         self.message.say("")

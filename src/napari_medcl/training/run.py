@@ -27,6 +27,8 @@ State = Literal["waiting", "running", "stopping", "finished", "stopped", "failed
 
 _STALE_S = 20.0
 """A lock that was not touched for so long belongs to a process that is gone."""
+_STARTING_S = 90.0
+"""So long a new run may take to hold its lock: a slow disk loads torch in a minute."""
 _TAIL_BYTES = 4096
 
 
@@ -72,7 +74,7 @@ class Run:
             return "failed"
         if self.is_alive():
             return "stopping" if self.stop_asked() else "running"
-        return "waiting" if self._age() < _STALE_S and last is None else "dead"
+        return "waiting" if self._age() < _STARTING_S and last is None else "dead"
 
     @property
     def checkpoint(self) -> Path | None:

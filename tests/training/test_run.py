@@ -148,3 +148,8 @@ def test_watching_a_run_loads_neither_torch_nor_qt() -> None:
     code = "import sys, napari_medcl.training.run; print({'torch', 'qtpy', 'napari'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_a_folder_that_cannot_be_listed_has_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert runs.list_runs(tmp_path / "file") == []

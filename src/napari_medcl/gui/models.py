@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog
 
+from napari_medcl.errors import UserError
 from napari_medcl.gui.editors import Choice
 from napari_medcl.gui.settings import settings
 from napari_medcl.training.run import Run, list_runs
@@ -70,5 +72,10 @@ class ModelChoice(Choice):
 
 
 def usable_runs(root: Path, stage: Stage) -> list[Run]:
-    """Runs of a stage that have a checkpoint, newest first."""
-    return [run for run in list_runs(root) if run.checkpoint is not None and run.stage == stage]
+    """Runs of a stage that have a checkpoint, newest first; folders that cannot be read are left out."""
+    found = []
+    for run in list_runs(root):
+        with contextlib.suppress(UserError):
+            if run.checkpoint is not None and run.stage == stage:
+                found.append(run)
+    return found

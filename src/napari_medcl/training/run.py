@@ -236,10 +236,11 @@ def new_folder(root: Path, stage: Stage, name: str) -> Path:
 
 
 def list_runs(root: Path) -> list[Run]:
-    """The runs of a folder, newest first; a folder that is not there has none."""
-    if not root.is_dir():
+    """The runs of a folder, newest first; a folder that is not there or cannot be read has none."""
+    try:
+        found = [entry for entry in root.iterdir() if (entry / "config.json").is_file()]
+    except OSError:
         return []
-    found = [entry for entry in root.iterdir() if (entry / "config.json").is_file()]
     return [Run(folder) for folder in sorted(found, key=lambda folder: folder.name, reverse=True)]
 
 

@@ -230,17 +230,20 @@ def _show(found: Table) -> None:
     from napari_medcl.terminal import number, table
 
     summary = found.summary()
-    columns = ["class", "cases", "Dice", "sd", "Jaccard", "HD95 mm", "ASD mm", "empty", "false positive", "missing"]
     rows = [
         [
             one.name,
             str(one.cases),
-            *(number(value) for value in (one.dice, one.dice_sd, one.jaccard, one.hd95_mm, one.asd_mm)),
-            *(str(count) for count in (one.empty, one.false_positives, one.missing)),
+            f"{number(one.dice)} ± {number(one.dice_sd)}",
+            *(number(value) for value in (one.jaccard, one.hd95_mm, one.asd_mm)),
         ]
         for one in summary.classes
     ]
-    console.print(table("Means over the cases", columns, rows))
+    console.print(table("Means over the cases", ["class", "cases", "Dice", "Jaccard", "HD95 mm", "ASD mm"], rows))
+    for one in summary.classes:
+        counts = {"empty": one.empty, "where there is none": one.false_positives, "missing": one.missing}
+        if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+            console.print(f"{one.name}, predictions: {told}", highlight=False)
     console.print(f"Mean Dice {number(summary.dice)} over {summary.cases} cases; an empty prediction counts as 0.")
 
 

@@ -98,7 +98,7 @@ def test_a_class_that_never_occurs_is_said(blobs: Callable[..., Path], tmp_path:
 
 
 def test_what_nobody_annotated_has_no_part_in_the_loss() -> None:
-    dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+    dice = MaskedDiceLoss(include_background=False, batch=True)
     logits = torch.randn(2, 3, 6, 6)
     labels = torch.randint(0, 3, (2, 6, 6))
     labels[:, :3] = IGNORE
@@ -111,7 +111,7 @@ def test_what_nobody_annotated_has_no_part_in_the_loss() -> None:
 
 
 def test_nothing_annotated_is_no_trouble() -> None:
-    dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+    dice = MaskedDiceLoss(include_background=False, batch=True)
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     terms = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE), dice)
     total = torch.stack(list(terms.values())).sum()

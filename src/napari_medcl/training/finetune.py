@@ -168,7 +168,7 @@ class _Finetuning(Task):
         self._net = net.to(device)
         self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
         self.optimiser = torch.optim.AdamW(self._net.parameters(), lr=config.rate, weight_decay=0.01)
-        self._dice = MaskedDiceLoss(softmax=True, include_background=False, batch=True)
+        self._dice = MaskedDiceLoss(include_background=False, batch=True)
         self._loader = Loader(
             items[0],
             plan,
@@ -251,14 +251,15 @@ def segmentation_loss(logits: Tensor, labels: Tensor, dice: MaskedDiceLoss) -> d
     Args:
         logits: (B, K, *S).
         labels: Class indices (B, *S); IGNORE where nobody annotated.
-        dice: The Dice loss over the foreground classes.
+        dice: The Dice loss over the foreground classes, of probabilities: monai < 1.6 would mask the logits, and
+            softmax would then give what is masked a share in every class.
     """
     known = labels != IGNORE
     truth = torch.where(known, labels, 0)
     entropy = functional.cross_entropy(logits, truth, reduction="none")
     return {
         "cross-entropy": (entropy * known).sum() / known.sum().clamp_min(1),
-        "dice": dice(logits, functional.one_hot(truth, logits.shape[1]).movedim(-1, 1), known.unsqueeze(1)),
+        "dice": dice(logits.softmax(1), functional.one_hot(truth, logits.shape[1]).movedim(-1, 1), known.unsqueeze(1)),
     }
 
 

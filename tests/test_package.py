@@ -63,7 +63,7 @@ def test_version_is_that_of_the_distribution_and_of_the_changelog() -> None:
 def test_entry_points() -> None:
     points = {(point.group, point.name): point.value for point in metadata.distribution("medcl").entry_points}
     assert points["napari.manifest", "medcl"] == "napari_medcl:napari.yaml"
-    assert points["console_scripts", "medcl"] == "napari_medcl.cli:main"
+    assert points["console_scripts", "medcl"] == "napari_medcl.__main__:main"
 
 
 def test_manifest_at_the_top_is_the_one_in_the_package() -> None:

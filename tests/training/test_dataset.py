@@ -76,6 +76,13 @@ def test_the_labelled_cases_depend_on_seed_and_names_alone(blobs: Callable[..., 
     assert len(first) == 2
 
 
+def test_the_labelled_cases_are_of_as_many_patients_as_possible(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_{n},{n // 3}\n" for n in range(6)))
+    cases = dataset.read_cases(FinetuneConfig(folder=blobs(scans=6, masks=6), groups=str(table)))
+    assert len({case.group for case in dataset.first_labelled(cases.labelled, 2, seed=0)}) == 2
+
+
 def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., Path]) -> None:
     folder = blobs(scans=1, masks=1)
     path = folder / "labelsTr" / "case_0.nii.gz"

@@ -126,7 +126,10 @@ class FinetuneConfig(_Config):
         None, title="Start from", description="Run folder or model file to start from; without it from scratch."
     )
     labelled: int | None = Field(
-        None, title="Labelled cases", ge=1, description="Use the masks of so many training cases only."
+        None,
+        title="Labelled cases",
+        ge=1,
+        description="Use the masks of so many training cases only, of as many patients as possible.",
     )
     annotated: Literal["all", "nonempty"] = Field(
         "all",

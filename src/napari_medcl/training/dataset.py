@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -84,12 +85,14 @@ def _split(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Split:
 
 
 def first_labelled(cases: Sequence[Case], count: int, seed: int) -> tuple[Case, ...]:
-    """So many cases, patients in an order that only the seed and their names decide."""
-
-    def key(case: Case) -> tuple[str, str]:
-        return hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest(), case.id
-
-    return tuple(sorted(cases, key=key)[:count])
+    """So many cases of as many patients as there are, in an order that only the seed and the names decide."""
+    taken: Counter[str] = Counter()
+    order = []
+    for case in sorted(cases, key=lambda case: case.id):
+        digest = hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest()
+        order.append((taken[case.group], digest, case))
+        taken[case.group] += 1
+    return tuple(case for _, _, case in sorted(order, key=lambda entry: entry[:2])[:count])
 
 
 def read_volumes(cases: Sequence[Case], channel: int | None) -> list[Volume]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _BATCH = {2: 12, 3: 2}
 _WARM_UP = 0.05
 _APPEARANCE = Appearance(p=0.2, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.15, blur=0.8)
-_MOVED = 0.5
+_MOVED = 0.9
 """Share of the crops that are turned, scaled or bent, and so interpolated; scans to be segmented are not."""
 _ROTATION = {2: 30.0, 3: 20.0}
 _OVERLAP = 0.25
@@ -177,7 +177,7 @@ class _Finetuning(Task):
             device,
             config.seed,
             geometry=Geometry(
-                p=_MOVED, flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.75, 1.3), elastic=0.03
+                p=_MOVED, flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.7, 1.4), elastic=0.03
             ),
             appearance=_APPEARANCE,
         )

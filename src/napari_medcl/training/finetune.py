@@ -177,7 +177,7 @@ class _Finetuning(Task):
             device,
             config.seed,
             geometry=Geometry(
-                p=_MOVED, flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.7, 1.4), elastic=0.03
+                p=_MOVED, flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.7, 1.4), elastic=0.05
             ),
             appearance=_APPEARANCE,
         )

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.errors import UserError
+from napari_medcl.runs_cli import runs
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig  # noqa: TC001 - read at run time
-from napari_medcl.training.run import Run, default_root, find_checkpoint, list_runs, new_folder
+from napari_medcl.training.run import Run, default_root, find_checkpoint, new_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_medcl.data.volume import Labels, Volume
     from napari_medcl.inference.predict import Predictor
-    from napari_medcl.inference.table import Table
     from napari_medcl.training.events import Event
 
 
@@ -31,7 +31,6 @@ app = App(
     name="medcl",
     help="Segment medical scans from few masks: superpixels, pre-training, fine-tuning, prediction.",
 )
-runs = App(name="runs", help="List runs, look at one, stop one.")
 app.command(runs)
 console = Console()
 
@@ -210,6 +209,7 @@ def evaluate(
     from napari_medcl.data.splits import read_split
     from napari_medcl.inference.evaluate import evaluate as measure
     from napari_medcl.inference.predict import Predictor
+    from napari_medcl.terminal import scores
 
     cases = find_cases(data, groups=groups)
     if side != "all" and split is None:
@@ -220,85 +220,10 @@ def evaluate(
     if isinstance(judged, Predictor):
         channel = _channel(judged, channel)
     found = measure(judged, cases, ids, channel=channel)
-    _show(found)
+    scores(found, console)
     if csv is not None:
         found.to_csv(csv)
         console.print(f"Every case and class: {csv}", soft_wrap=True, highlight=False)
-
-
-def _show(found: Table) -> None:
-    from napari_medcl.terminal import number, table
-
-    summary = found.summary()
-    rows = [
-        [
-            one.name,
-            str(one.cases),
-            f"{number(one.dice)} ± {number(one.dice_sd)}",
-            *(number(value) for value in (one.jaccard, one.hd95_mm, one.asd_mm)),
-        ]
-        for one in summary.classes
-    ]
-    console.print(table("Means over the cases", ["class", "cases", "Dice", "Jaccard", "HD95 mm", "ASD mm"], rows))
-    for one in summary.classes:
-        counts = {"empty": one.empty, "where there is none": one.false_positives, "missing": one.missing}
-        if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
-            console.print(f"{one.name}, predictions: {told}", highlight=False)
-    console.print(f"Mean Dice {number(summary.dice)} over {summary.cases} cases; an empty prediction counts as 0.")
-
-
-@runs.command(name="list")
-def list_(folder: Path | None = None) -> None:
-    """List the runs of a folder.
-
-    Args:
-        folder: The runs folder; without it MEDCL_RUNS, or medcl/runs in the home folder.
-    """
-    from napari_medcl.terminal import table
-
-    root = folder or default_root()
-    found = list_runs(root)
-    if not found:
-        console.print(f"There are no runs in {root}.")
-        return
-    console.print(
-        table(
-            str(root),
-            ["run", "stage", "state", "message"],
-            [[r.name, r.stage, r.state, r.message] for r in found],
-        )
-    )
-
-
-@runs.command
-def show(run: Path) -> None:
-    """Say what a run was asked, what it said and what it left.
-
-    Args:
-        run: The run folder.
-    """
-    from napari_medcl.terminal import describe
-
-    one = Run(run)
-    console.print_json(json.dumps(one.config))
-    for event in one.events()[0]:
-        if (line := describe(event)) is not None:
-            console.print(line, highlight=False)
-    console.print(f"State: {one.state}. Model: {one.checkpoint or 'none yet'}", soft_wrap=True, highlight=False)
-
-
-@runs.command
-def stop(run: Path) -> None:
-    """Ask a run to save its model and end.
-
-    Args:
-        run: The run folder.
-    """
-    one = Run(run)
-    if one.state not in ("running", "waiting"):
-        raise UserError(f"{one.name} is not running: it is {one.state}.")
-    one.ask_stop()
-    console.print(f"{one.name} was asked to stop; it saves its model first.")
 
 
 @app.command

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from napari_medcl.inference.table import Table as Scored
+
 _PLAIN_EVERY = 0.05
 """Without a terminal a line is printed each time so much of the run is done."""
 
@@ -82,3 +84,23 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def scores(found: Scored, console: Console) -> None:
+    """Shows the means of an evaluation, and how many predictions they leave out."""
+    summary = found.summary()
+    rows = [
+        [
+            one.name,
+            str(one.cases),
+            f"{number(one.dice)} ± {number(one.dice_sd)}",
+            *(number(value) for value in (one.jaccard, one.hd95_mm, one.asd_mm)),
+        ]
+        for one in summary.classes
+    ]
+    console.print(table("Means over the cases", ["class", "cases", "Dice", "Jaccard", "HD95 mm", "ASD mm"], rows))
+    for one in summary.classes:
+        counts = {"empty": one.empty, "where there is none": one.false_positives, "missing": one.missing}
+        if told := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+            console.print(f"{one.name}, predictions: {told}", highlight=False)
+    console.print(f"Mean Dice {number(summary.dice)} over {summary.cases} cases; an empty prediction counts as 0.")

@@ -150,14 +150,6 @@ class Loader:
             cases=tuple(item.name for item in chosen),
         )
 
-    def state(self) -> dict[str, Any]:
-        """The random states, for a run that is to go on as if it had not been interrupted."""
-        return {
-            "places": self._places.bit_generator.state,
-            "views": self._views.get_state(),
-            "queue": list(self._queue),
-        }
-
     def _next(self) -> int:
         """Every item once in random order, then again."""
         if not self._queue:

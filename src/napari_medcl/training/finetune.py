@@ -22,8 +22,8 @@ from napari_medcl.inference.predict import Predictor
 from napari_medcl.models.unet import NetworkSpec, UNet
 from napari_medcl.training import dataset
 from napari_medcl.training.environment import environment
-from napari_medcl.training.events import Evaluated, Event, Started
-from napari_medcl.training.loop import Task, cosine, recorded, train
+from napari_medcl.training.events import Evaluated, Event
+from napari_medcl.training.loop import Task, cosine, recorded, started, train
 from napari_medcl.training.pretrain import default_width
 from napari_medcl.training.run import Run, create, find_checkpoint
 
@@ -89,16 +89,7 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
     write_json(run.folder / "environment.json", provenance)
     task = _Finetuning(config, plan, depth, classes, (learned, judged), start, device, provenance)
     told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}"
-    yield Started(
-        run=run.name,
-        stage="finetune",
-        device=str(device),
-        precision=str(task.autocast or torch.float32).removeprefix("torch."),
-        steps=config.total_steps,
-        minutes=config.minutes,
-        cases=len(chosen),
-        message=". ".join([f"{told}, {task.origin}", *notes]),
-    )
+    yield started(run, config, task, len(chosen), ". ".join([f"{told}, {task.origin}", *notes]))
     yield from train(run, config, task)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_medcl.errors import Stopped, UserError
-from napari_medcl.training.events import Evaluated, Event, Failed, Finished, Saved, Stepped
+from napari_medcl.training.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,8 +57,8 @@ class Task(ABC):
         """Called after every step."""
 
     def evaluate(self, step: int) -> Evaluated:
-        """Measures the model on the validation cases."""
-        raise NotImplementedError
+        """Measures the model on the validation cases; a stage that has none measures nothing."""
+        return Evaluated(step=step, dice={}, mean=math.nan, best=False)
 
 
 @dataclass
@@ -119,6 +119,20 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def started(run: Run, config: PretrainConfig | FinetuneConfig, task: Task, cases: int, message: str) -> Started:
+    """The event that says what a run sets out to do."""
+    return Started(
+        run=run.name,
+        stage=run.stage,
+        device=str(task.device),
+        precision=str(task.autocast or torch.float32).removeprefix("torch."),
+        steps=config.total_steps,
+        minutes=config.minutes,
+        cases=cases,
+        message=message,
+    )
+
+
 def train(run: Run, config: PretrainConfig | FinetuneConfig, task: Task) -> Iterator[Event]:
     """Makes the steps of a run.
 
@@ -153,7 +167,7 @@ def train(run: Run, config: PretrainConfig | FinetuneConfig, task: Task) -> Iter
 
 def _step(task: Task, scaler: torch.amp.GradScaler, clock: Clock) -> dict[str, Tensor]:
     for group in task.optimiser.param_groups:
-        group["lr"] = task.rate(clock.progress) * group.get("factor", 1.0)
+        group["lr"] = task.rate(clock.progress)
     with torch.autocast(task.device.type, dtype=task.autocast, enabled=task.autocast is not None):
         terms, cases = task.losses()
     total = torch.stack([value.float() for value in terms.values()]).sum()

@@ -15,8 +15,7 @@ from napari_medcl.files import write_json
 from napari_medcl.models.unet import NetworkSpec, UNet
 from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
 from napari_medcl.training.environment import environment
-from napari_medcl.training.events import Event, Started
-from napari_medcl.training.loop import Task, cosine, recorded, train
+from napari_medcl.training.loop import Task, cosine, recorded, started, train
 from napari_medcl.training.run import Run, create
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_medcl.data.plan import Plan
     from napari_medcl.training.config import PretrainConfig
+    from napari_medcl.training.events import Event
 
 _BATCH = {2: 16, 3: 4}
 
@@ -70,16 +70,8 @@ def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:
     provenance = environment(config, device, cases.fingerprint())
     write_json(run.folder / "environment.json", provenance)
     task = _Pretraining(config, plan, depth, items, device, provenance)
-    yield Started(
-        run=run.name,
-        stage="pretrain",
-        device=str(device),
-        precision=str(task.autocast or torch.float32).removeprefix("torch."),
-        steps=config.total_steps,
-        minutes=config.minutes,
-        cases=len(items),
-        message=f"{config.method.name} on {len(items)} scans, {plan.in_words()}",
-    )
+    message = f"{config.method.name} on {len(items)} scans, {plan.in_words()}"
+    yield started(run, config, task, len(items), message)
     yield from train(run, config, task)
 
 

@@ -24,7 +24,8 @@ import torch
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.methods import SuperCL
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from napari_medcl.checkpoint import Checkpoint, transfer
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import UserError
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from napari_medcl.data.plan import Plan
 from napari_medcl.errors import UserError
 from napari_medcl.files import whole
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import Network, NetworkSpec, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,16 +105,16 @@ class Checkpoint:
             provenance=header.provenance,
         )
 
-    def build(self) -> UNet:
+    def build(self) -> Network:
         """The network with these weights, in evaluation mode, on the weights' device."""
         with torch.device("meta"):
-            net = UNet(self.network)
+            net = build(self.network)
         copies = {name: value.clone() for name, value in self.weights.items()}
         net.load_state_dict(copies, assign=True)
         return net.eval()
 
 
-def transfer(checkpoint: Checkpoint, net: UNet) -> list[str]:
+def transfer(checkpoint: Checkpoint, net: Network) -> list[str]:
     """Copies the trained parts of a checkpoint into another network; the others stay as they are.
 
     Args:
@@ -221,7 +221,7 @@ def _first(error: Exception) -> str:
 def _misfit(weights: dict[str, Tensor], spec: NetworkSpec) -> str | None:
     """What is wrong with the weights of a network, or None."""
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in UNet(spec).state_dict().items()}
+        expected = {name: value.shape for name, value in build(spec).state_dict().items()}
     if missing := sorted(expected.keys() - weights.keys()):
         return f"{len(missing)} weights are missing, {missing[0]} for one"
     if extra := sorted(weights.keys() - expected.keys()):

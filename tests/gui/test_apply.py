@@ -10,7 +10,8 @@ from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import Stopped
 from napari_medcl.gui import apply as dock_module
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 from napari_medcl.training.events import Evaluated
 from napari_medcl.training.run import create
 from tests.gui.conftest import same_geometry, save

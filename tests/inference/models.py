@@ -9,7 +9,8 @@ from torch import nn
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.plan import Intensity, Plan
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

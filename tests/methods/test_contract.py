@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.methods import AnyMethod, Method
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 
 from .batches import batch
 

@@ -16,7 +16,8 @@ from napari_medcl.errors import UserError
 from napari_medcl.methods import SuperCL
 from napari_medcl.methods.contrast import by_label, contrastive, other_view, similarity
 from napari_medcl.methods.supercl import asp, ccl, igcp, ilcp, on_grid, weak_positives
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.unet import UNet
 
 from .batches import batch, regions
 

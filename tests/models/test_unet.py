@@ -8,7 +8,9 @@ import torch
 from pydantic import ValidationError
 
 from napari_medcl.errors import UserError
-from napari_medcl.models.unet import NetworkSpec, UNet, padded
+from napari_medcl.models import NetworkSpec
+from napari_medcl.models.network import padded
+from napari_medcl.models.unet import UNet
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from napari_medcl.data.batch import Needs
-    from napari_medcl.models.unet import NetworkSpec, UNet
+    from napari_medcl.models import Network, NetworkSpec
 
 
 class Method(BaseModel, ABC):
@@ -33,7 +33,7 @@ class Method(BaseModel, ABC):
         """The maps whose stages are trained and go on to fine-tuning."""
 
     @abstractmethod
-    def pretraining(self, net: UNet) -> nn.Module:
+    def pretraining(self, net: Network) -> nn.Module:
         """What is trained: from a `Batch` to the weighted terms of the loss by name, which sum to the loss.
 
         Its parameters are those of the stages that are handed on, shared with `net`, and of the heads.

@@ -19,14 +19,14 @@ from napari_medcl.errors import UserError
 from napari_medcl.methods.contrast import by_label, by_position, contrastive, other_view, similarity
 from napari_medcl.methods.method import Method
 from napari_medcl.models.heads import InstanceHead
-from napari_medcl.models.unet import padded
+from napari_medcl.models.network import padded
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
     from torch import Tensor
 
     from napari_medcl.data.batch import Batch
-    from napari_medcl.models.unet import NetworkSpec, UNet
+    from napari_medcl.models import Network, NetworkSpec
 
 _ADVANCED: JsonDict = {"advanced": True}
 _MOST_PAIRS = 2**27
@@ -108,7 +108,7 @@ class SuperCL(Method):
         deepest = "bottleneck" if self._instances else self.map
         return names[: names.index(deepest) + 1]
 
-    def pretraining(self, net: UNet) -> nn.Module:
+    def pretraining(self, net: Network) -> nn.Module:
         """From a batch to the terms `instance`, `intra` and `inter`, without those whose weight is 0."""
         return _Pretraining(self, net)
 
@@ -231,7 +231,7 @@ def on_grid(superpixels: Tensor, multiple: int, shape: torch.Size) -> Tensor:
 
 
 class _Pretraining(nn.Module):
-    def __init__(self, method: SuperCL, net: UNet) -> None:
+    def __init__(self, method: SuperCL, net: Network) -> None:
         super().__init__()
         self.method = method
         self.stages = nn.ModuleDict({name: net.get_submodule(name) for name in method.hands_on(net.spec)})

@@ -19,7 +19,7 @@ from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.inference.predict import Predictor
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import Network, NetworkSpec, build
 from napari_medcl.training import dataset
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
@@ -154,7 +154,7 @@ class _Finetuning(Task):
             width=width,
             depth=depth,
         )
-        net = UNet(self.spec)
+        net = build(self.spec)
         self._handed_on = transfer(start, net) if start else []
         self._net = net.to(device)
         self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
@@ -226,7 +226,7 @@ class _Finetuning(Task):
     def checkpoint(self, step: int) -> Checkpoint:
         return Checkpoint(
             network=self.spec,
-            weights=cast("UNet", self._averaged.module).state_dict(),
+            weights=cast("Network", self._averaged.module).state_dict(),
             plan=self._plan,
             classes=self._classes,
             kind="finetune",

@@ -12,7 +12,7 @@ from napari_medcl.data.plan import make_plan
 from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
-from napari_medcl.models.unet import NetworkSpec, UNet
+from napari_medcl.models import NetworkSpec, build
 from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
 from napari_medcl.training.environment import environment
 from napari_medcl.training.loop import Task, cosine, recorded, started, train
@@ -94,7 +94,7 @@ class _Pretraining(Task):
             width=config.width or default_width(plan, device),
             depth=depth,
         )
-        self._net = UNet(self.spec).to(device)
+        self._net = build(self.spec).to(device)
         self._module = config.method.pretraining(self._net).to(device)
         self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
         needs = config.method.needs(plan.spatial_dims)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from napari_medcl.checkpoint import Checkpoint, transfer
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import UserError
-from napari_medcl.models import NetworkSpec
+from napari_medcl.models import NetworkSpec, build
 from napari_medcl.models.unet import UNet
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def make(kind: str = "finetune", seed: int = 0, **changes: Any) -> Checkpoint:
     """A tiny 2D model with random weights, batch norm statistics included."""
     spec = NetworkSpec(**{"in_channels": 1, "classes": 3, "spatial_dims": 2, "width": 2, "depth": 2} | changes)
     torch.manual_seed(seed)
-    net = UNet(spec)
+    net = build(spec)
     net(torch.randn(4, spec.in_channels, *[8] * spec.spatial_dims) * 3 + 1)
     patch = (16,) * spec.spatial_dims
     return Checkpoint(
@@ -63,8 +63,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
-def test_what_was_saved_is_loaded(kind: str, tmp_path: Path) -> None:
-    saved = make(kind)
+@pytest.mark.parametrize("changes", [{}, {"architecture": "attention", "uafs": ("bottleneck", "dec1")}])
+def test_what_was_saved_is_loaded(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    saved = make(kind, **changes)
     path = saved.save(tmp_path / "new folder" / "model.safetensors")
     found = Checkpoint.load(path)
     assert replace(found, weights={}) == replace(saved, weights={})
@@ -109,8 +110,17 @@ def test_a_loaded_model_does_not_change_with_its_file(path: Path) -> None:
 
 def test_the_header_is_one_json_text_without_pickle(path: Path) -> None:
     entries = json.loads(header_of(path)["medcl"])
-    assert entries["format"] == 1
+    assert entries["format"] == 2
     assert entries["classes"] == {"0": "background", "1": "anterior", "4": "ça"}
+
+
+def test_a_file_of_the_first_format_is_read(path: Path) -> None:
+    def first(entries: dict[str, Any]) -> None:
+        entries["format"] = 1
+        del entries["network"]["architecture"], entries["network"]["uafs"]
+
+    rewrite(path, first)
+    assert Checkpoint.load(path).network == make().network
 
 
 def test_a_failed_save_leaves_the_file_before_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +186,7 @@ def test_weights_of_another_program_are_refused(tmp_path: Path, metadata: dict[s
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e.update(format=2, novelty=1), "newer MedCL .format 2"),
+        (lambda e: e.update(format=3, novelty=1), "newer MedCL .format 3"),
         (lambda e: e.update(novelty=1), "novelty: Extra inputs are not permitted"),
         (lambda e: e.pop("plan"), "plan: Field required"),
         (lambda e: e["network"].update(depth="deep"), "network.depth"),
@@ -186,6 +196,9 @@ def test_weights_of_another_program_are_refused(tmp_path: Path, metadata: dict[s
         (lambda e: "{", "header .* is broken"),
         (lambda e: e["network"].update(width=3), "shape"),
         (lambda e: e["network"].update(depth=3), r"weights are missing, \w+"),
+        (lambda e: e["network"].update(uafs=["dec1"]), r"weights are missing, blocks.dec1"),
+        (lambda e: e["network"].update(uafs=["dec3"]), r"network: .*no UAFS block fits behind dec3"),
+        (lambda e: e["network"].update(architecture="attention"), "weights are missing"),
         (lambda e: (e["network"].update(depth=1), e.update(parts=[])), "do not belong"),
     ],
 )
@@ -218,11 +231,16 @@ def test_transfer_does_not_tie_the_networks_together() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"width": 3}, "width 2"), ({"depth": 1}, "depth 2"), ({"in_channels": 2}, "image channels 1")],
+    [
+        ({"width": 3}, "width 2"),
+        ({"depth": 1}, "depth 2"),
+        ({"in_channels": 2}, "image channels 1"),
+        ({"architecture": "attention"}, "architecture unet, the new network attention"),
+    ],
 )
-def test_transfer_into_another_network_says_what_differs(changes: dict[str, int], word: str) -> None:
+def test_transfer_into_another_network_says_what_differs(changes: dict[str, Any], word: str) -> None:
     source = make("pretrain")
-    net = UNet(source.network.model_copy(update=changes))
+    net = build(source.network.model_copy(update=changes))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(UserError, match=word):
         transfer(source, net)
@@ -232,6 +250,36 @@ def test_transfer_into_another_network_says_what_differs(changes: dict[str, int]
 def test_transfer_between_dimensions_is_refused() -> None:
     with pytest.raises(UserError, match="2D or 3D"):
         transfer(make("pretrain"), UNet(make(spatial_dims=3).network))
+
+
+MAPS = ("enc1", "enc2", "bottleneck", "dec2", "dec1")
+
+
+@pytest.mark.parametrize("architecture", ["unet", "attention"])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "classes", "handed"),
+    [
+        (("dec2", "dec1"), ("bottleneck", "dec1"), make().classes, {"blocks.dec1", "head"}),
+        ((), ("dec1",), make().classes, {"head"}),
+        (("dec1",), (), make().classes, {"head"}),
+        (("dec1",), ("dec1",), {0: "background", 1: "liver", 4: "spleen"}, set()),
+        (("dec1",), ("dec1",), {0: "background", 1: "anterior", 5: "ça"}, set()),
+        (("dec1",), ("dec1",), {0: "background", 1: "anterior"}, set()),
+        (("dec1",), ("dec1",), None, set()),
+    ],
+)
+def test_transfer_of_head_and_blocks_needs_the_same_classes(
+    architecture: str, theirs: tuple[str, ...], ours: tuple[str, ...], classes: dict[int, str] | None, handed: set[str]
+) -> None:
+    source = make(seed=1, architecture=architecture, uafs=theirs)
+    count = 3 if classes is None else len(classes)
+    net = build(source.network.model_copy(update={"uafs": ours, "classes": count}))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    names = transfer(source, net, classes)
+    assert set(names) == {*MAPS, *handed}
+    for name, value in net.state_dict().items():
+        copied = name.startswith(tuple(f"{part}." for part in names))
+        assert torch.equal(value, source.weights[name] if copied else before[name]), name
 
 
 def test_transfer_of_nothing_is_refused() -> None:

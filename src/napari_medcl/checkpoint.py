@@ -18,11 +18,16 @@ from napari_medcl.files import whole
 from napari_medcl.models import Network, NetworkSpec, build
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 _KEY = "medcl"
-_FORMAT = 1
-"""Goes up with every change of the header; a file of a higher format is refused, not guessed at."""
+_FORMAT = 2
+"""Goes up with every change of the header; a file of a higher format is refused, not guessed at.
+
+2 added the network's `architecture` and `uafs`, which a file of format 1 does without.
+"""
 _AGAIN = "Take another copy of the file, or train the model again."
 
 Kind = Literal["pretrain", "finetune"]
@@ -114,18 +119,22 @@ class Checkpoint:
         return net.eval()
 
 
-def transfer(checkpoint: Checkpoint, net: Network) -> list[str]:
+def transfer(checkpoint: Checkpoint, net: Network, classes: Mapping[int, str] | None = None) -> list[str]:
     """Copies the trained parts of a checkpoint into another network; the others stay as they are.
+
+    What tells classes apart, the head and the UAFS blocks, is copied only where both networks have it, for
+    the same classes.
 
     Args:
         checkpoint: Where the weights come from.
-        net: Where they go; it may have other classes.
+        net: Where they go.
+        classes: Its classes, as in `Checkpoint.classes`.
 
     Returns:
-        Names of the maps whose weights were copied.
+        Names of the modules whose weights were copied.
 
     Raises:
-        UserError: The networks differ in more than their classes, or nothing was trained.
+        UserError: The networks differ in more than their classes and blocks, or nothing was trained.
     """
     if not checkpoint.parts:
         raise UserError("This model has no parts to hand on. Start from the model of a run.")
@@ -136,14 +145,18 @@ def transfer(checkpoint: Checkpoint, net: Network) -> list[str]:
                 f"The model to start from has {say} {have}, the new network {want}. "
                 f"Set the new one to {have} too, start from another model, or train from scratch."
             )
-    prefixes = tuple(f"{part}." for part in checkpoint.parts)
+    names = [*checkpoint.parts]
+    if checkpoint.classes and checkpoint.classes == classes:
+        names += [f"blocks.{name}" for name in checkpoint.network.uafs if name in net.spec.uafs] + ["head"]
+    prefixes = tuple(f"{name}." for name in names)
     handed = {name: value for name, value in checkpoint.weights.items() if name.startswith(prefixes)}
     net.load_state_dict({**net.state_dict(), **handed})
-    return list(checkpoint.parts)
+    return names
 
 
 _MUST_AGREE = {
     "spatial_dims": "dims (2D or 3D)",
+    "architecture": "architecture",
     "in_channels": "image channels",
     "width": "width",
     "depth": "depth",
@@ -155,7 +168,7 @@ class _Header(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1]
+    format: Literal[1, 2]
     network: NetworkSpec
     plan: Plan
     classes: dict[int, str]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.plan import Intensity, Plan
-from napari_medcl.models import NetworkSpec
-from napari_medcl.models.unet import UNet
+from napari_medcl.models import NetworkSpec, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,13 +28,16 @@ def checkpoint(
     spacing: tuple[float | None, float | None, float | None] = (None, None, None),
     slice_axis: int = 0,
     seed: int = 0,
+    **network: Any,
 ) -> Checkpoint:
     """A tiny model with random weights that leaves intensities as they are."""
     classes = CLASSES if classes is None else classes
     dims = len(patch)
-    spec = NetworkSpec(in_channels=channels, classes=max(len(classes), 1), spatial_dims=dims, width=4, depth=2)
+    spec = NetworkSpec(
+        in_channels=channels, classes=max(len(classes), 1), spatial_dims=dims, width=4, depth=2, **network
+    )
     torch.manual_seed(seed)
-    net = UNet(spec)
+    net = build(spec)
     net(torch.randn(4, channels, *[16] * dims))
     plan = Plan(
         channels=channels,

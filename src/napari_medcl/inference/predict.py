@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from scipy.special import entr
+from torch.nn import functional
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.volume import Labels, Volume
 from napari_medcl.device import Device, Precision, autocast, resolve_device
 from napari_medcl.device import precision as number_format
 from napari_medcl.errors import Stopped, UserError
+from napari_medcl.inference.crop import Crop
+from napari_medcl.inference.tiles import blended
+from napari_medcl.models.uafs import uncertainties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     Progress = Callable[[float], None]
     Stop = Callable[[], bool]
 
-_WHOLE = 1.5
-"""An axis up to so many patches long is one window: no dearer than the two it would take, and no seam."""
 _TILES_SHARE = 0.9
 """Part of the progress that the network takes; the way back to the scan's grid takes the rest."""
 
@@ -132,42 +133,88 @@ class Predictor:
         Raises:
             UserError: A batch of windows does not fit into the device's memory.
         """
-        planar = self.checkpoint.plan.spatial_dims == 2
-        inputs = torch.from_numpy(image)
-        inputs = inputs.movedim(1, 0) if planar else inputs[None]
-        sides = zip(inputs.shape[2:], self.checkpoint.plan.patch, strict=True)
-        window = [size if size <= _WHOLE * side else side for size, side in sides]
-        calls = math.ceil(len(inputs) * _windows(inputs.shape[2:], window, self.overlap) / self.batch)
-        done = 0
+        return self._blended(image, lambda tiles: self._net(tiles).float().softmax(1), watch)
 
-        def probabilities(tiles: Tensor) -> Tensor:
-            nonlocal done
-            if watch is not None:
-                watch(min(1, done / calls))
-            done += 1
+    def block_uncertainty(
+        self,
+        volume: Volume,
+        at: tuple[int, int] | None = None,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> dict[str, Volume]:
+        """What the model's UAFS blocks are unsure of: their H (see `UAFS`), on the scan's grid.
+
+        Args:
+            volume: The scan, with as many channels as the model was trained on.
+            at: Axis (0, 1, 2 for z, y, x) and number of the one slice to look at; without it the whole scan.
+            progress: Is told how far it is, from 0 to 1.
+            stop: Is asked before every batch of windows whether to stop.
+
+        Returns:
+            By the name of the map that a block is behind, (1, Z, Y, X) float32 from 0 (sure) to 1 (every class
+            equally probable); one voxel thick along the axis of `at`.
+
+        Raises:
+            UserError: The model has no UAFS blocks, the scan has another number of channels, or does not fit into
+                the device's memory.
+            Stopped: `stop` said so.
+        """
+        names, plan = self.blocks(), self.checkpoint.plan
+        watch = _Watch(progress, stop)
+        watch(0)
+        image = plan.conform(volume)
+        crop = None if at is None else Crop.about(plan, image, volume, *at)
+        image = image if crop is None else crop.of(image)
+        found = self._blended(image, self._entropies, lambda done: watch(_TILES_SHARE * done))
+        if crop is not None:
+            found, volume = crop.middle(found), crop.slice
+        maps = {}
+        for index, name in enumerate(names):
+            watch(_TILES_SHARE + (1 - _TILES_SHARE) * index / len(names))
+            maps[name] = _beside(volume, np.clip(plan.restore(found[index : index + 1], volume), 0, 1))
+        watch(1)
+        return maps
+
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the maps that the model has UAFS blocks behind.
+
+        Raises:
+            UserError: There are none.
+        """
+        if not self.checkpoint.network.uafs:
+            raise UserError("This model has no UAFS blocks. Fine-tune one with uafs set, or choose another model.")
+        return self.checkpoint.network.uafs
+
+    def _entropies(self, tiles: Tensor) -> Tensor:
+        """H of every block (B, blocks, *S), interpolated to the windows (B, C, *S)."""
+        spec, maps = self.checkpoint.network, uncertainties(self._net, tiles)
+        linear = "bilinear" if spec.spatial_dims == 2 else "trilinear"
+        grown = [functional.interpolate(maps[n], scale_factor=spec.stride(n), mode=linear) for n in spec.uafs]
+        inside: Any = (..., *(slice(0, size) for size in tiles.shape[2:]))
+        return torch.cat(grown, 1)[inside]
+
+    def _blended(
+        self, image: NDArray[np.float32], compute: Callable[[Tensor], Tensor], watch: Progress | None
+    ) -> NDArray[np.float32]:
+        """What is computed of (C, Z', Y', X') in windows: (D, Z', Y', X')."""
+
+        def cast(tiles: Tensor) -> Tensor:
             with autocast(self.device, self._dtype):
-                logits = self._net(tiles)
-            return logits.float().softmax(1)  # type: ignore[no-any-return]
+                return compute(tiles)
 
-        try:
-            with torch.inference_mode():
-                averaged = sliding_window_inference(
-                    inputs,
-                    window,
-                    self.batch,
-                    probabilities,
-                    overlap=self.overlap,
-                    roi_weight_map=_bell(window).to(self.device),
-                    sw_device=self.device,
-                    device="cpu",
-                )
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"{self.batch} windows of {' x '.join(map(str, window))} voxels do not fit into the memory "
-                f"of {self.device}. Use a smaller batch, or device=cpu."
-            ) from error
-        averaged = averaged.movedim(0, 1) if planar else averaged[0]
-        return averaged.numpy()  # type: ignore[no-any-return]
+        planar = self.checkpoint.plan.spatial_dims == 2
+        images = torch.from_numpy(image)
+        averaged = blended(
+            images.movedim(1, 0) if planar else images[None],
+            cast,
+            patch=self.checkpoint.plan.patch,
+            overlap=self.overlap,
+            batch=self.batch,
+            device=self.device,
+            watch=watch,
+        )
+        return (averaged.movedim(0, 1) if planar else averaged[0]).numpy()
 
     def _on_scan(
         self,
@@ -217,22 +264,3 @@ class _Watch:
 
 def _beside(volume: Volume, array: NDArray[np.float32]) -> Volume:
     return Volume(array, volume.spacing, volume.origin, volume.source)
-
-
-def _bell(window: Sequence[int]) -> Tensor:
-    """Weights of a window's voxels: a Gaussian with an eighth of the window as standard deviation.
-
-    MONAI's own map is cut off at 0.001 from below, which at the border of a scan gives a window's
-    corners, where it sees least, up to a fifth of the say.
-    """
-    weights = torch.ones(())
-    for size in window:
-        place = (torch.arange(size) - (size - 1) / 2) / (size / 8)
-        weights = weights[..., None] * torch.exp(-0.5 * place**2)
-    return weights
-
-
-def _windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
-    """How many windows MONAI lays over an image."""
-    steps = (max(1, int(side * (1 - overlap))) for side in window)
-    return math.prod(math.ceil((size - side) / step) + 1 for size, side, step in zip(shape, window, steps, strict=True))

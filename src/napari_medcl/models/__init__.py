@@ -10,4 +10,8 @@ __all__ = ["Network", "NetworkSpec", "build"]
 
 def build(spec: NetworkSpec) -> Network:
     """The network that a spec describes, freshly initialised."""
+    if spec.architecture == "attention":
+        from napari_medcl.models.attention import AttentionUNet  # loads MONAI, which takes seconds
+
+        return AttentionUNet(spec)
     return UNet(spec)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.nn import functional
 
 from napari_medcl.errors import UserError
+from napari_medcl.models.uafs import UAFS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,18 @@ class NetworkSpec(BaseModel):
     width: int = Field(32, ge=1, description="Channels of the first level; every level doubles them")
     depth: int = Field(4, ge=1, le=5, description="Number of poolings")
     norm: Literal["batch", "instance"] = Field("batch", description="What normalises the maps: batch or instance norm")
+    architecture: Literal["unet", "attention"] = Field("unet", description="U-Net of the papers, or attention U-Net")
+    uafs: tuple[str, ...] = Field((), description="Maps behind which a UAFS block sits")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if unknown := set(self.uafs) - set(self.map_names):
+            raise ValueError(f"no UAFS block fits behind {', '.join(sorted(unknown))}: {self._has()}")
+        if self.uafs and self.classes < 2:
+            raise ValueError("UAFS blocks need two classes at least")
+        if self.architecture == "attention" and self.width < 2:
+            raise ValueError("the attention U-Net needs a width of 2 at least")
+        return self
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
@@ -59,9 +72,11 @@ class NetworkSpec(BaseModel):
             UserError: This network has no such map.
         """
         if name not in self.map_names:
-            names = ", ".join(self.map_names)
-            raise UserError(f"The network has no map '{name}'; with {self.depth} poolings it has {names}.")
+            raise UserError(f"The network has no map '{name}'; {self._has()}.")
         return int(2**self.depth) if name == "bottleneck" else int(2 ** (int(name[3:]) - 1))
+
+    def _has(self) -> str:
+        return f"with {self.depth} poolings it has {', '.join(self.map_names)}"
 
 
 class Network(nn.Module):
@@ -72,6 +87,7 @@ class Network(nn.Module):
 
     Attributes:
         spec: What the network was built from.
+        blocks: The UAFS block behind a map, by its name; every map that is given or read is the one behind it.
         pool: What halves a map before the next stage of the encoder; nothing where the stages do so themselves.
         head: From `dec1` to the class logits.
     """
@@ -82,6 +98,7 @@ class Network(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.blocks = nn.ModuleDict({name: UAFS(spec, spec.channels(name)) for name in spec.uafs})
 
     def encode(self, image: Tensor) -> dict[str, Tensor]:
         """Computes the maps on the way down.
@@ -99,7 +116,7 @@ class Network(nn.Module):
         x = _channels_last(padded(image, 2**self.spec.depth))
         maps: dict[str, Tensor] = {}
         for name in self.spec.encoder_names:
-            x = self.get_submodule(name)(self.pool(x) if maps else x)
+            x = self._behind(name, self.get_submodule(name)(self.pool(x) if maps else x))
             maps[name] = x
         return maps
 
@@ -122,7 +139,7 @@ class Network(nn.Module):
         x = maps["bottleneck"]
         decoded: dict[str, Tensor] = {}
         for name in names[: names.index(to) + 1]:
-            x = self.get_submodule(name)(x, maps[f"enc{name[3:]}"])
+            x = self._behind(name, self.get_submodule(name)(x, maps[f"enc{name[3:]}"]))
             decoded[name] = x
         return decoded
 
@@ -130,6 +147,9 @@ class Network(nn.Module):
         """Class logits (B, classes, *S) of an image (B, C, *S)."""
         logits = self.head(self.decode(self.encode(image))["dec1"])
         return cast("Tensor", logits[(..., *(slice(0, size) for size in image.shape[2:]))])
+
+    def _behind(self, name: str, x: Tensor) -> Tensor:
+        return cast("Tensor", self.blocks[name](x)) if name in self.blocks else x
 
     def _check(self, image: Tensor) -> None:
         wanted = f"(images, {self.spec.in_channels}, {'z, y, x' if self.spec.spatial_dims == 3 else 'y, x'})"

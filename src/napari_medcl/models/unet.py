@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from napari_medcl.models.layers import CONV, POOL, UP, norm
 from napari_medcl.models.network import Network, NetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _SLOPE = 0.01
 
 
@@ -37,37 +34,30 @@ class UNet(Network):
         for name in spec.decoder_names:
             self.add_module(name, _DecoderStage(spec, inputs, spec.channels(name)))
             inputs = spec.channels(name)
-        self.pool = _POOL[spec.spatial_dims](2)
-        self.head = _CONV[spec.spatial_dims](inputs, spec.classes, 1, bias=False)
+        self.pool = POOL[spec.spatial_dims](2)
+        self.head = CONV[spec.spatial_dims](inputs, spec.classes, 1, bias=False)
         self.apply(_initialise)
-
-
-def _norm(spec: NetworkSpec, channels: int) -> nn.Module:
-    """Instance norm as a group norm with groups of one: twice as fast on a CPU, channels last."""
-    if spec.norm == "instance":
-        return nn.GroupNorm(channels, channels)
-    return _BATCH_NORM[spec.spatial_dims](channels)
 
 
 def _norm_stage(spec: NetworkSpec, inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        conv = _CONV[spec.spatial_dims](channels, outputs, 3, padding=1)
-        layers += [conv, _norm(spec, outputs), nn.LeakyReLU(_SLOPE, inplace=True)]
+        conv = CONV[spec.spatial_dims](channels, outputs, 3, padding=1)
+        layers += [conv, norm(spec, outputs), nn.LeakyReLU(_SLOPE, inplace=True)]
     return nn.Sequential(*layers)
 
 
 def _plain_stage(spec: NetworkSpec, inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        layers += [_CONV[spec.spatial_dims](channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [CONV[spec.spatial_dims](channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
 class _DecoderStage(nn.Module):
     def __init__(self, spec: NetworkSpec, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.up = _UP[spec.spatial_dims](inputs, outputs, 2, stride=2)
+        self.up = UP[spec.spatial_dims](inputs, outputs, 2, stride=2)
         self.convs = _norm_stage(spec, 2 * outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Everything(BaseModel):
     where: Path | None = None
     way: Literal["auto", "2d", "3d"] = "auto"
     patch: tuple[int, ...] | None = Field(None, json_schema_extra={"advanced": True})
+    maps: tuple[str, ...] | None = None
     inner: Inner = Field(default_factory=Inner)
     either: Annotated[Inner | Other, Field(discriminator="kind")] = Field(default_factory=Other)
 
@@ -69,6 +70,7 @@ def test_what_is_set_comes_back(form: Form) -> None:
         where=Path("/some/file"),
         way="3d",
         patch=(64, 48, 32),
+        maps=("bottleneck", "dec1"),
         inner=Inner(weight=0.125),
         either=Inner(weight=4),
     )

@@ -203,6 +203,19 @@ class IntsEdit(TextEdit):
         super().setValue(None if value is None else ",".join(map(str, value)))
 
 
+class NamesEdit(TextEdit):
+    """Names with commas between, such as bottleneck,dec1."""
+
+    def value(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The names, or None."""
+        text = super().value()
+        return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+    def setValue(self, value: tuple[str, ...] | None) -> None:  # type: ignore[override]  # noqa: N802
+        """Shows the names."""
+        super().setValue(None if value is None else ",".join(value))
+
+
 class PathEdit(QWidget):  # type: ignore[misc]
     """A file or folder, typed or looked for; one that may be None is None when empty."""
 

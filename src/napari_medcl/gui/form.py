@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QToolButton, QVBoxLayout, QWidget
 
 from napari_medcl.errors import UserError
-from napari_medcl.gui.editors import BoolEdit, Choice, FloatEdit, IntEdit, IntsEdit, PathEdit, TextEdit, tip
+from napari_medcl.gui.editors import BoolEdit, Choice, FloatEdit, IntEdit, IntsEdit, NamesEdit, PathEdit, TextEdit, tip
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -149,8 +149,8 @@ def editor_for(field: FieldInfo) -> QWidget:
         return Choice([(str(value), value) for value in get_args(kind)])
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return Form(kind)
-    if get_origin(kind) is tuple and get_args(kind)[0] is int:
-        return IntsEdit(optional=optional)
+    if get_origin(kind) is tuple and get_args(kind)[0] in (int, str):
+        return (IntsEdit if get_args(kind)[0] is int else NamesEdit)(optional=optional)
     low, high = _bounds(field)
     unit = _extra(field, "unit", "")
     if kind is bool:

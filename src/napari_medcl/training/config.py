@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from napari_medcl.methods import AnyMethod, SuperCL
 
@@ -50,6 +50,12 @@ class _Config(BaseModel):
     patch: tuple[int, ...] | None = Field(
         None,
         description="Size of a training crop in voxels, slowest axis first, such as 64,64,64.",
+        json_schema_extra=_ADVANCED,
+    )
+    network: Literal["auto", "unet", "attention"] = Field(
+        "auto",
+        description="Architecture: the papers' U-Net (unet), or MONAI's attention U-Net (attention); auto is that of "
+        "the start, else unet.",
         json_schema_extra=_ADVANCED,
     )
     width: int | None = Field(
@@ -137,6 +143,19 @@ class FinetuneConfig(_Config):
         description="Which slices of a mask were annotated: all, or only those with any label. "
         "The others are ignored, not taken for background. The value 255 in a mask is always ignored.",
     )
+    uafs: bool = Field(
+        False,
+        title="UAFS blocks",
+        description="Put UAFS blocks into the network: they turn up what a map is sure of, and their uncertainty can "
+        "be shown.",
+    )
+    uafs_maps: tuple[str, ...] | None = Field(
+        None,
+        title="Maps for UAFS",
+        description="Maps with a UAFS block behind them, such as bottleneck,dec1; without them the bottleneck and "
+        "every map of the decoder.",
+        json_schema_extra=_ADVANCED,
+    )
     mirror: bool = Field(
         False,
         description="Also train on mirrored scans; leave off where left and right have labels of their own.",
@@ -150,3 +169,11 @@ class FinetuneConfig(_Config):
         description="How often the model is measured on the validation cases.",
         json_schema_extra=_ADVANCED,
     )
+
+    @model_validator(mode="after")
+    def _blocks_where_maps_are_named(self) -> Self:
+        if self.uafs and self.uafs_maps == ():
+            raise ValueError("uafs_maps names no map: leave it out for the usual ones, or uafs off.")
+        if self.uafs_maps and not self.uafs:
+            raise ValueError("uafs_maps says where UAFS blocks sit, but uafs is off: set it, or leave out uafs_maps.")
+        return self

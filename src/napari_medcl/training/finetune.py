@@ -19,12 +19,12 @@ from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.inference.predict import Predictor
-from napari_medcl.models import Network, NetworkSpec, build
+from napari_medcl.models import build
 from napari_medcl.training import dataset
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
 from napari_medcl.training.loop import Task, cosine, recorded, started, train
-from napari_medcl.training.pretrain import default_width
+from napari_medcl.training.network import plain_network, with_blocks
 from napari_medcl.training.run import Run, create, find_checkpoint
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medcl.data.cases import Case
+    from napari_medcl.models import Network, NetworkSpec
     from napari_medcl.training.config import FinetuneConfig
 
 _BATCH = {2: 12, 3: 2}
@@ -74,6 +75,7 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
     chosen = _choose(config, sides, cases.folder)
     classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
     plan, depth = _plan(config, chosen, start)
+    spec = with_blocks(plain_network(config, plan, depth, device, len(classes), start), config)
     items = yield from dataset.prepared(
         "scan",
         (*chosen, *sides.val),
@@ -87,7 +89,7 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
     write_json(run.folder / "split.json", {"labelled": [case.id for case in chosen], **sides.to_json()})
     provenance = environment(config, device, cases.fingerprint())
     write_json(run.folder / "environment.json", provenance)
-    task = _Finetuning(config, plan, depth, classes, (learned, judged), start, device, provenance)
+    task = _Finetuning(config, spec, plan, classes, (learned, judged), start, device, provenance)
     told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}"
     yield started(run, config, task, len(chosen), ". ".join([f"{told}, {task.origin}", *notes]))
     yield from train(run, config, task)
@@ -134,8 +136,8 @@ class _Finetuning(Task):
     def __init__(
         self,
         config: FinetuneConfig,
+        spec: NetworkSpec,
         plan: Plan,
-        depth: int,
         classes: dict[int, str],
         items: tuple[list[Item], list[Item]],
         start: Checkpoint | None,
@@ -146,16 +148,9 @@ class _Finetuning(Task):
         self._start, self._judged = start, items[1]
         self.evaluations = config.evaluations
         self.device, self.autocast = device, precision(device, config.precision)
-        width = start.network.width if start else config.width or default_width(plan, device)
-        self.spec = NetworkSpec(
-            in_channels=plan.channels,
-            classes=len(classes),
-            spatial_dims=plan.spatial_dims,
-            width=width,
-            depth=depth,
-        )
-        net = build(self.spec)
-        self._handed_on = transfer(start, net) if start else []
+        self.spec = spec
+        net = build(spec)
+        self._handed_on = transfer(start, net, classes) if start else []
         self._net = net.to(device)
         self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
         self.optimiser = torch.optim.AdamW(self._net.parameters(), lr=config.rate, weight_decay=0.01)
@@ -176,7 +171,11 @@ class _Finetuning(Task):
     @property
     def origin(self) -> str:
         """Where the weights come from, in words."""
-        return f"starting from {self._config.start} ({', '.join(self._handed_on)})" if self._start else "from scratch"
+        if self._start is None:
+            return "from scratch"
+        left = [name for name in self._start.network.uafs if name not in self.spec.uafs]
+        without = f", without its UAFS blocks behind {', '.join(left)}" if left else ""
+        return f"starting from {self._config.start} ({', '.join(self._handed_on)}){without}"
 
     def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         batch = self._loader.draw()

@@ -12,10 +12,11 @@ from napari_medcl.data.plan import make_plan
 from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
-from napari_medcl.models import NetworkSpec, build
+from napari_medcl.models import build
 from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
 from napari_medcl.training.environment import environment
 from napari_medcl.training.loop import Task, cosine, recorded, started, train
+from napari_medcl.training.network import plain_network
 from napari_medcl.training.run import Run, create
 
 if TYPE_CHECKING:
@@ -87,13 +88,7 @@ class _Pretraining(Task):
     ) -> None:
         self._config, self._plan, self._provenance = config, plan, provenance
         self.device, self.autocast = device, precision(device, config.precision)
-        self.spec = NetworkSpec(
-            in_channels=plan.channels,
-            classes=2,
-            spatial_dims=plan.spatial_dims,
-            width=config.width or default_width(plan, device),
-            depth=depth,
-        )
+        self.spec = plain_network(config, plan, depth, device)
         self._net = build(self.spec).to(device)
         self._module = config.method.pretraining(self._net).to(device)
         self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
@@ -118,8 +113,3 @@ class _Pretraining(Task):
             parts=self._config.method.hands_on(self.spec),
             provenance={**self._provenance, "step": step},
         )
-
-
-def default_width(plan: Plan, device: torch.device) -> int:
-    """The published 32 channels, 16 where a CPU has to learn from volumes."""
-    return 16 if plan.spatial_dims == 3 and device.type == "cpu" else 32

@@ -1,40 +1,66 @@
-"""Time of a SuperCL training step over the time of the network's part in it.
+"""Time of a step of every pre-training method over the time of the network's part in it.
 
-    python benchmarks/contrastive_step.py [--repeats 5] [--threads N] [--device cpu] [--json FILE]
+    python benchmarks/contrastive_step.py [--repeats 5] [--threads N] [--device cpu] [--only NAME] [--json FILE]
 
-A step is the forward pass of four views, the three losses and the backward pass. The bare step is the
-forward pass of the same four views through the same encoder and its backward pass. Both are run in turn,
-A B A B, after a warm-up, so that other load on the machine falls on both. The ratio is that of the medians
-of the wall times; beside it stand that of the minima and, for a machine with other load, that of the
-processor times ("busy"; with --threads 1 the surest).
+A step is the forward pass of all views, the losses and the backward pass. The bare step is the forward pass of the
+same views through the same stages of the network and its backward pass. Both are run in turn, A B A B, after a
+warm-up, so that other load on the machine falls on both. The ratio is that of the medians of the wall times; beside
+it stand that of the minima and, for a machine with other load, that of the processor times ("busy"; with --threads 1
+the surest).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import statistics
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from rich.console import Console
+from rich.table import Table
+from timing import machine, options, seconds
 
 from napari_medcl.data.batch import Batch
-from napari_medcl.methods import SuperCL
+from napari_medcl.methods import JCL, SuperCL
+from napari_medcl.methods.jcl import smaller
 from napari_medcl.models import NetworkSpec
 from napari_medcl.models.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
+    from napari_medcl.methods import Method
+
+    Bare = Callable[[], list[Tensor]]
+
 GOAL = 1.15
 WARM_UP = 2
-CASES = {
+SIZES = {
     "2D, 16 of 128x128": (16, (128, 128), 32, 4),
     "3D, 2 of 48x48x48": (2, (48, 48, 48), 32, 3),
+}
+
+
+def bare_supercl(net: UNet, given: Batch) -> Bare:
+    """The encoder on the four views."""
+    return lambda: [net.encode(view)["bottleneck"] for view in (*given.fixed, *given.free)]
+
+
+def bare_jcl(net: UNet, given: Batch) -> Bare:
+    """The encoder on two views, encoder and two decoder blocks on two that were scaled down before."""
+    last = net.spec.decoder_names[1]
+    full, scaled = (given.fixed[0], given.free[0]), [smaller(view, 2) for view in (given.fixed[1], given.free[1])]
+    return lambda: [
+        *(net.encode(view)["bottleneck"] for view in full),
+        *(net.decode(net.encode(view), to=last)[last] for view in scaled),
+    ]
+
+
+METHODS: dict[str, tuple[Method, Callable[[UNet, Batch], Bare]]] = {
+    "SuperCL": (SuperCL(), bare_supercl),
+    "JCL": (JCL(), bare_jcl),
 }
 
 
@@ -50,13 +76,14 @@ def batch(images: int, size: tuple[int, ...], device: str) -> Batch:
     return Batch(views[:2], views[2:], ids.expand(images, *size).to(device), position)
 
 
-def steps(images: int, size: tuple[int, ...], width: int, depth: int, device: str) -> dict[str, Callable[[], None]]:
+def steps(method: str, size: str, device: str) -> dict[str, Callable[[], None]]:
     """The two things that are timed, on one network and one batch."""
-    dims = len(size)
-    spec = NetworkSpec(in_channels=1, classes=2, spatial_dims=dims, width=width, depth=depth)
-    net = UNet(spec).to(device)
-    module = SuperCL().pretraining(net).to(device)
-    given = batch(images, size, device)
+    images, shape, width, depth = SIZES[size]
+    settings, make_bare = METHODS[method]
+    net = UNet(NetworkSpec(in_channels=1, classes=2, spatial_dims=len(shape), width=width, depth=depth)).to(device)
+    module = settings.pretraining(net).to(device)
+    given = batch(images, shape, device)
+    maps = make_bare(net, given)
 
     def whole() -> None:
         module.zero_grad()
@@ -64,19 +91,9 @@ def steps(images: int, size: tuple[int, ...], width: int, depth: int, device: st
 
     def bare() -> None:
         module.zero_grad()
-        maps = [net.encode(view)["bottleneck"] for view in (*given.fixed, *given.free)]
-        torch.stack(maps).mean().backward()
+        torch.stack([feature.mean() for feature in maps()]).sum().backward()
 
     return {"step": whole, "bare": bare}
-
-
-def seconds(run: Callable[[], None], device: str) -> tuple[float, float]:
-    """Wall time and processor time of one call, with what it left running on the device."""
-    begin, begin_busy = time.perf_counter(), time.process_time()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin, time.process_time() - begin_busy
 
 
 def measure(timed: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, list[tuple[float, float]]]:
@@ -104,47 +121,29 @@ def summary(times: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     }
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What the times depend on."""
-    cpu = Path("/proc/cpuinfo")
-    names = (
-        [line.split(": ")[1] for line in cpu.read_text().splitlines() if line.startswith("model name")]
-        if cpu.exists()
-        else []
-    )
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    options.add_argument("--json", type=Path, help="where to write all times, with machine and versions")
-    given = options.parse_args()
-    torch.manual_seed(0)
-    torch.set_num_threads(given.threads)
+    given = options(__doc__, repeats=5)
     about = machine(given.device)
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print(f"{'':20}{'bare':>10}{'step':>10}{'medians':>10}{'minima':>10}{'busy':>10}   goal {GOAL}")
+    console = Console()
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
+    table = Table("method", "images", "bare", "step", "medians", "minima", "busy", title=f"goal {GOAL}")
     results = {}
-    for name, case in CASES.items():
-        times = measure(steps(*case, given.device), given.repeats, given.device)
-        row = summary(times)
-        print(
-            f"{name:20}{row['bare_s']:9.3f}s{row['step_s']:9.3f}s{row['ratio']:10.3f}"
-            f"{row['ratio_of_minima']:10.3f}{row['ratio_of_processor_time']:10.3f}",
-            flush=True,
-        )
-        results[name] = {**row, "wall_and_processor_s": times}
+    for method in METHODS:
+        for size in SIZES:
+            name = f"{method}, {size}"
+            if given.only.lower() not in name.lower():
+                continue
+            times = measure(steps(method, size, given.device), given.repeats, given.device)
+            row = summary(times)
+            ratios = (row[which] for which in ("ratio", "ratio_of_minima", "ratio_of_processor_time"))
+            table.add_row(
+                method,
+                size,
+                *(f"{row[which]:.3f} s" for which in ("bare_s", "step_s")),
+                *(f"{ratio:.3f}" for ratio in ratios),
+            )
+            results[name] = {**row, "wall_and_processor_s": times}
+    console.print(table)
     if given.json:
         found = {"machine": about, "goal": GOAL, "results": results}
         given.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_medcl.errors import UserError
     from napari_medcl.inference.evaluate import evaluate
     from napari_medcl.inference.predict import Predictor
+    from napari_medcl.methods.jcl import JCL
     from napari_medcl.methods.supercl import SuperCL
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.finetune import finetune
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "JCL",
     "Checkpoint",
     "FinetuneConfig",
     "Predictor",
@@ -46,6 +48,7 @@ __all__ = [
 _HOME = {
     "Checkpoint": "checkpoint",
     "FinetuneConfig": "training.config",
+    "JCL": "methods.jcl",
     "Predictor": "inference.predict",
     "PretrainConfig": "training.config",
     "SuperCL": "methods.supercl",

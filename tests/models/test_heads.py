@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_medcl.models.heads import InstanceHead
+from napari_medcl.models.heads import InstanceHead, PixelHead
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 
@@ -11,6 +11,7 @@ BOTH = pytest.mark.parametrize("dims", [2, 3])
 @BOTH
 def test_shapes(dims: int) -> None:
     assert InstanceHead(6, 4, 5)(torch.randn(3, 6, *[2] * dims)).shape == (3, 5)
+    assert PixelHead(dims, 6, 5)(torch.randn(3, 6, *[2] * dims)).shape == (3, 5, *[2] * dims)
 
 
 @BOTH
@@ -19,6 +20,22 @@ def test_feature_is_the_average_of_the_map(dims: int) -> None:
     feature = torch.randn(3, 6, *[4] * dims)
     average = feature.mean(tuple(range(2, dims + 2)), keepdim=True)
     torch.testing.assert_close(head(feature), head(average))
+
+
+@BOTH
+def test_feature_pixels_see_two_pixels_far(dims: int) -> None:
+    head = PixelHead(dims, 2, 3).eval()
+    feature = torch.randn(1, 2, *[9] * dims, requires_grad=True)
+    head(feature)[(0, 0, *[4] * dims)].backward()
+    seen = torch.zeros(9)
+    seen[2:7] = 1
+    assert torch.equal(feature.grad.abs().sum((0, 1, *range(3, dims + 2))) > 0, seen > 0)
+
+
+@BOTH
+def test_gradcheck_pixels(dims: int) -> None:
+    head = PixelHead(dims, 1, 2).double()
+    assert torch.autograd.gradcheck(head, torch.randn(2, 1, *[2] * dims, dtype=torch.double, requires_grad=True))
 
 
 def test_gradcheck() -> None:

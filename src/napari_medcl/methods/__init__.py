@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from napari_medcl.methods.jcl import JCL
 from napari_medcl.methods.method import Method
 from napari_medcl.methods.supercl import SuperCL
 
-AnyMethod = SuperCL
-"""Any method, told apart by its `name`; with a second one a union with that discriminator."""
+AnyMethod = Annotated[SuperCL | JCL, Field(discriminator="name")]
+"""Any method, told apart by its `name`."""
 
-__all__ = ["AnyMethod", "Method", "SuperCL"]
+__all__ = ["JCL", "AnyMethod", "Method", "SuperCL"]

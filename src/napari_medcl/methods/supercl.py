@@ -16,31 +16,28 @@ from torch.nn import functional
 from napari_medcl.data.batch import Needs
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.errors import UserError
-from napari_medcl.methods.contrast import by_label, by_position, contrastive, other_view, similarity
-from napari_medcl.methods.method import Method
+from napari_medcl.methods.contrast import by_label, contrastive, other_view, similarity
+from napari_medcl.methods.images import ADVANCED, ComparesImages
 from napari_medcl.models.heads import InstanceHead
 from napari_medcl.models.network import padded
 
 if TYPE_CHECKING:
-    from pydantic.config import JsonDict
     from torch import Tensor
 
     from napari_medcl.data.batch import Batch
     from napari_medcl.models import Network, NetworkSpec
 
-_ADVANCED: JsonDict = {"advanced": True}
 _MOST_PAIRS = 2**27
 """Pairs of pixels that one intra-image loss may compare: half a gigabyte of similarities."""
 
 
-class SuperCL(Method):
+class SuperCL(ComparesImages):
     """Contrastive pre-training with superpixels; SimCLR and PCL are settings of it.
 
     SimCLR: `positives="simclr", intra=0, inter=0`. PCL: `positives="position", intra=0, inter=0`.
     """
 
     name: Literal["supercl"] = "supercl"
-    instance: float = Field(1.0, ge=0, description="Weight of the loss between images; 0 leaves it out.")
     intra: float = Field(
         1.0,
         ge=0,
@@ -49,21 +46,6 @@ class SuperCL(Method):
     inter: float = Field(
         0.5, ge=0, description="Weight of the loss between images alike in superpixels; 0 leaves it out."
     )
-    positives: Literal["auto", "position", "simclr"] = Field(
-        "auto",
-        description="Which images the first loss takes for alike: those near each other in their volumes "
-        "(position), only the views of one image (simclr), or position in 2D and simclr in 3D (auto).",
-    )
-    threshold: float = Field(
-        0.1,
-        gt=0,
-        le=1,
-        description="Slices nearer than this fraction of the volume are alike.",
-        json_schema_extra=_ADVANCED,
-    )
-    temperature: float = Field(
-        0.1, gt=0, description="Lower looks harder at what is most alike.", json_schema_extra=_ADVANCED
-    )
     superpixels: SuperpixelSettings = Field(
         default_factory=SuperpixelSettings,
         description="How superpixels are made; slices are divided in 2D, volumes in 3D, whatever `per` says.",
@@ -71,18 +53,18 @@ class SuperCL(Method):
     map: str = Field(
         "bottleneck",
         description="Map whose pixels are compared: bottleneck, or a finer one such as enc4.",
-        json_schema_extra=_ADVANCED,
+        json_schema_extra=ADVANCED,
     )
     stride: int = Field(
-        16, ge=1, description="Every so many pixels of that map are compared.", json_schema_extra=_ADVANCED
+        16, ge=1, description="Every so many pixels of that map are compared.", json_schema_extra=ADVANCED
     )
     asp_normaliser: Literal["grid", "region"] = Field(
         "grid",
         description="A superpixel's sum is divided by the size of the map (grid) or its own size (region).",
-        json_schema_extra=_ADVANCED,
+        json_schema_extra=ADVANCED,
     )
     projection: int = Field(
-        512, ge=1, description="Length of the vector that stands for an image.", json_schema_extra=_ADVANCED
+        512, ge=1, description="Length of the vector that stands for an image.", json_schema_extra=ADVANCED
     )
 
     @model_validator(mode="after")
@@ -97,7 +79,7 @@ class SuperCL(Method):
             fixed=2 if self._regions else 0,
             free=2 if self._instances else 0,
             superpixels=self._superpixels(spatial_dims) if self._regions else None,
-            position=bool(self.instance) and self._by_position(spatial_dims),
+            position=bool(self.instance) and self.by_position(spatial_dims),
         )
 
     def hands_on(self, spec: NetworkSpec) -> tuple[str, ...]:
@@ -119,10 +101,6 @@ class SuperCL(Method):
     @property
     def _regions(self) -> bool:
         return bool(self.intra or self.inter)
-
-    def _by_position(self, spatial_dims: int) -> bool:
-        """A patch of a volume spans many slices, so that its position says little: alone where asked for."""
-        return self.positives == "position" or (self.positives == "auto" and spatial_dims == 2)
 
     def _superpixels(self, spatial_dims: int) -> SuperpixelSettings:
         """Superpixels of single slices would share ids without sharing tissue in a 3D patch."""
@@ -248,7 +226,7 @@ class _Pretraining(nn.Module):
         vectors = [self.head(self._net[0].encode(view)["bottleneck"]) for view in batch.free]
         instances = torch.stack(vectors, dim=1)
         if method.instance:
-            positives = self._alike(batch, instances)
+            positives = method.alike(batch, self._net[0].spec.spatial_dims)
             terms["instance"] = method.instance * contrastive(instances, positives, method.temperature)
         if method.inter:
             pooled = [self._pooled(batch, encoded["bottleneck"]) for encoded in maps]
@@ -276,13 +254,6 @@ class _Pretraining(nn.Module):
         if batch.superpixels is None:
             raise ValueError("The batch holds no superpixels, which SuperCL asked for.")
         return on_grid(batch.superpixels, 2 ** self._net[0].spec.depth, feature.shape[2:])
-
-    def _alike(self, batch: Batch, instances: Tensor) -> Tensor:
-        if not self.method._by_position(self._net[0].spec.spatial_dims):
-            return other_view(len(instances), instances.device)
-        if batch.position is None:
-            raise ValueError("The batch holds no positions, which SuperCL asked for.")
-        return by_position(batch.position, self.method.threshold)
 
     def _check_pairs(self, feature: Tensor) -> None:
         images, pixels = feature.shape[0], feature[0, 0].numel()

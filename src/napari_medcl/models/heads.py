@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
+from napari_medcl.models.layers import BATCH_NORM, CONV
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,3 +28,25 @@ class InstanceHead(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Vectors (B, outputs) of a map (B, channels, *S), 2D or 3D."""
         return cast("Tensor", self.layers(feature.flatten(2).mean(-1)))
+
+
+class PixelHead(nn.Module):
+    """One vector per pixel: two × (conv3 → batch norm → leaky ReLU 0.01).
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: Channels of the map it reads.
+        outputs: Length of the vectors.
+    """
+
+    def __init__(self, spatial_dims: int, channels: int, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs in (channels, outputs):
+            conv = CONV[spatial_dims](inputs, outputs, 3, padding=1)
+            layers += [conv, BATCH_NORM[spatial_dims](outputs), nn.LeakyReLU(0.01, inplace=True)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Vectors (B, outputs, *S) of a map (B, channels, *S)."""
+        return cast("Tensor", self.layers(feature))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def norm(spec: NetworkSpec, channels: int) -> nn.Module:
@@ -22,4 +22,4 @@ def norm(spec: NetworkSpec, channels: int) -> nn.Module:
     """
     if spec.norm == "instance":
         return nn.GroupNorm(channels, channels)
-    return _BATCH_NORM[spec.spatial_dims](channels)
+    return BATCH_NORM[spec.spatial_dims](channels)

@@ -1,0 +1,56 @@
+"""What methods that compare whole images have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from napari_medcl.methods.contrast import by_position, other_view
+from napari_medcl.methods.method import Method
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
+    from torch import Tensor
+
+    from napari_medcl.data.batch import Batch
+
+ADVANCED: JsonDict = {"advanced": True}
+
+
+class ComparesImages(Method):
+    """A method with a loss between images, of which some are taken for alike without a look at them."""
+
+    instance: float = Field(1.0, ge=0, description="Weight of the loss between images; 0 leaves it out.")
+    positives: Literal["auto", "position", "simclr"] = Field(
+        "auto",
+        description="Which images are taken for alike: those near each other in their volumes (position), only the "
+        "views of one image (simclr), or position in 2D and simclr in 3D (auto).",
+    )
+    threshold: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Slices nearer than this fraction of the volume are alike.",
+        json_schema_extra=ADVANCED,
+    )
+    temperature: float = Field(
+        0.1, gt=0, description="Lower looks harder at what is most alike.", json_schema_extra=ADVANCED
+    )
+
+    def by_position(self, spatial_dims: int) -> bool:
+        """A patch of a volume spans many slices, so that its position says little: alone where asked for."""
+        return self.positives == "position" or (self.positives == "auto" and spatial_dims == 2)
+
+    def alike(self, batch: Batch, spatial_dims: int) -> Tensor:
+        """Positives (2B, 2B) among the two views of the B images.
+
+        Raises:
+            ValueError: The batch lacks the positions that were asked for.
+        """
+        if not self.by_position(spatial_dims):
+            image = (*batch.fixed, *batch.free)[0]
+            return other_view(len(image), image.device)
+        if batch.position is None:
+            raise ValueError(f"The batch holds no positions, which {self.name} asked for.")
+        return by_position(batch.position, self.threshold)

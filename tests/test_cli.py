@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from napari_medcl.training.run import Run, create, list_runs
+from tests.inference.models import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,24 @@ def test_settings_come_from_a_file_and_options_win(blobs: Callable[..., Path], t
     assert (one.pop("steps"), two.pop("steps")) == (2, 3)
     assert one == two
     assert one["method"]["stride"] == 4
+
+
+def test_uncertainty_of_uafs_blocks_is_written(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    scan = folder / "imagesTr" / "case_0.nii.gz"
+    medcl(
+        "finetune", folder, "--dims", "2d", "--steps", 2, "--network", "attention", "--uafs",
+        "--uafs-maps", "dec1", "--uafs-maps", "bottleneck", "--run", tmp_path / "run", *SMALL,
+    )  # fmt: skip
+    medcl("predict", tmp_path / "run", scan, "--out", tmp_path / "out", "--uafs", "--device", "cpu")
+    found = {path.name: nib.load(path) for path in (tmp_path / "out").iterdir()}
+    assert set(found) == {"case_0.nii.gz", "case_0-uafs-bottleneck.nii.gz", "case_0-uafs-dec1.nii.gz"}
+    for image in found.values():
+        assert image.shape == nib.load(scan).shape
+        assert np.array_equal(image.affine, nib.load(scan).affine)
+    checkpoint((8, 8)).save(tmp_path / "plain.safetensors")
+    said = medcl("predict", tmp_path / "plain.safetensors", scan, "--out", tmp_path / "out", "--uafs", fails=True)
+    assert "no UAFS blocks" in said
 
 
 def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def predict(
     channel: int | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
+    uafs: bool = False,
     device: Device = "auto",
     overlap: float = 0.5,
 ) -> None:
@@ -127,12 +128,15 @@ def predict(
         channel: Which channel of 4D scans, from 0; without it the one that the model was trained on.
         probabilities: Also write the probability of every class.
         uncertainty: Also write the entropy, from 0 (sure) to 1.
+        uafs: Also write what each UAFS block of the model is unsure of, from 0 (sure) to 1: NAME-uafs-MAP.
         device: Where to compute.
         overlap: Part of a window that it shares with the next.
     """
     from napari_medcl.inference.predict import Predictor
 
     predictor = Predictor(find_checkpoint(model), device, overlap)
+    if uafs:
+        predictor.blocks()  # says at once where there are none
     failed = 0
     volumes = list(_volumes(scans, _channel(predictor, channel)))
     out.mkdir(parents=True, exist_ok=True)
@@ -141,9 +145,10 @@ def predict(
             volume = read()
             with console.status(f"{name} …"):
                 made = predictor(volume, probabilities=probabilities, uncertainty=uncertainty)
-            written = _write(
-                name, out, made.labels, {"probabilities": made.probabilities, "uncertainty": made.uncertainty}
-            )
+                seen = predictor.block_uncertainty(volume) if uafs else {}
+            maps = {"probabilities": made.probabilities, "uncertainty": made.uncertainty}
+            maps |= {f"uafs-{block}": found for block, found in seen.items()}
+            written = _write(name, out, made.labels, maps)
             console.print(f"{written}", soft_wrap=True, highlight=False)
         except UserError as error:
             failed += 1

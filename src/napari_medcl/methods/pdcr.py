@@ -6,107 +6,157 @@ Reference: PDCR and UAFS (IEEE TMI 2022). Everything here works for 2D and 3D by
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field, field_validator, model_validator
+from torch import nn
 
+from napari_medcl.data.batch import Needs
+from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.errors import UserError
 from napari_medcl.methods.contrast import unit
+from napari_medcl.methods.method import Method
+from napari_medcl.methods.patches import affinity, centres, composition, receptive_field, regular_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pydantic.config import JsonDict
     from torch import Tensor
 
-    from napari_medcl.models import NetworkSpec
+    from napari_medcl.data.batch import Batch
+    from napari_medcl.models import Network, NetworkSpec
+
+_ADVANCED: JsonDict = {"advanced": True}
 
 
-def regular_grid(sizes: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
-    """Places of at most `most` pixels of a map, equally far apart along every axis.
+class PDCR(Method):
+    """Patches of like classes become alike; pre-training by superpixels is MedCL's own addition, not the paper's.
 
-    Args:
-        sizes: Size of the map along every axis.
-        most: How many pixels are wanted; as many come as have room at one distance, all where there are fewer.
-
-    Returns:
-        The places along every axis; the pixels are where they cross, in row-major order.
+    In fine-tuning, as published, the classes are those of the masks. In pre-training an image's own superpixels stand
+    in their place.
     """
-    steps = sorted({(size / count, size, count) for size in sizes for count in range(1, min(size, most) + 1)})
-    for _, size, count in steps:
-        counts = [max(1, other * count // size) for other in sizes]
-        if math.prod(counts) <= most:
-            break
-    return tuple(tuple((2 * i + 1) * size // (2 * n) for i in range(n)) for size, n in zip(sizes, counts, strict=True))
 
+    finetunes: ClassVar[bool] = True
 
-def centres(grid: Sequence[Sequence[int]], stride: int) -> tuple[tuple[int, ...], ...]:
-    """Voxels of the image along every axis that pixels of a map stand over, `stride` voxels to a pixel."""
-    return tuple(tuple(place * stride + stride // 2 for place in axis) for axis in grid)
+    name: Literal["pdcr"] = "pdcr"
+    encoder: float = Field(0.1, ge=0, description="Weight of the loss inside each map of the encoder; 0 leaves it out.")
+    decoder: float = Field(
+        0.01, ge=0, description="Weight of the loss inside each map of the decoder; 0 leaves it out."
+    )
+    across: float = Field(0.01, ge=0, description="Weight of the loss between the pair of maps; 0 leaves it out.")
+    windows: tuple[int, ...] | None = Field(
+        None,
+        description="Side of a patch; with several, such as 5,7,9, the loss is their mean. Without it a patch is what "
+        "a pixel of the map sees (its receptive field).",
+        json_schema_extra={"unit": "voxels"},
+    )
+    maps: tuple[str, ...] | None = Field(
+        None,
+        description="Maps whose patches are compared; without it levels 2 and 3 of the encoder and the last but one "
+        "of the decoder.",
+        json_schema_extra=_ADVANCED,
+    )
+    pair: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Two maps whose patches are compared with each other; without it levels 2 and 3 of the encoder.",
+        json_schema_extra=_ADVANCED,
+    )
+    embeddings: tuple[int, ...] = Field(
+        (128, 64, 32, 8),
+        min_length=1,
+        description="Most patches of a map, by its level; the last number holds for all deeper ones.",
+        json_schema_extra=_ADVANCED,
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="Lower looks harder at what is most alike; without it 0.5 in 3D, 1 in 2D.",
+        json_schema_extra=_ADVANCED,
+    )
+    superpixels: SuperpixelSettings = Field(
+        default_factory=SuperpixelSettings,
+        description="Pre-training only: how superpixels are made; slices are divided in 2D, volumes in 3D, whatever "
+        "`per` says.",
+    )
 
+    @field_validator("windows", "embeddings")
+    @classmethod
+    def _positive(cls, numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if numbers is not None and (not numbers or min(numbers) < 1):
+            raise ValueError("give one number or more, each at least 1.")
+        return numbers
 
-def receptive_field(spec: NetworkSpec, name: str) -> int:
-    """Side, in voxels, of what a pixel of a map of the U-Net sees.
+    @field_validator("maps", "pair")
+    @classmethod
+    def _different(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError("a map is named twice: name different ones.")
+        return names
 
-    Two convolutions of 3 at every level and the poolings between make it 9·stride − 4. A map of the decoder sees two
-    convolutions more, counted through its skip: by way of the bottleneck it sees nearly all, and all would be alike.
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if not (self.encoder or self.decoder or self.across):
+            raise ValueError("encoder, decoder and across are all 0, and nothing is learned: set one above 0.")
+        return self
 
-    Raises:
-        UserError: The network has no such map.
-    """
-    stride = spec.stride(name)
-    return (13 if name in spec.decoder_names else 9) * stride - 4
+    def needs(self, spatial_dims: int) -> Needs:
+        """In pre-training one fixed view with superpixels."""
+        per: Literal["slice", "volume"] = "volume" if spatial_dims == 3 else "slice"
+        return Needs(fixed=1, superpixels=self.superpixels.model_copy(update={"per": per}))
 
+    def hands_on(self, spec: NetworkSpec) -> tuple[str, ...]:
+        """The stages on the way to the last map that is read."""
+        names = spec.map_names
+        return names[: names.index(self.maps_read(spec)[-1]) + 1]
 
-def composition(labels: Tensor, centres: Sequence[Sequence[int]], window: int, classes: int) -> Tensor:
-    """What windows on a grid are made of: the fraction r of every class.
+    def maps_read(self, spec: NetworkSpec) -> tuple[str, ...]:
+        """The maps that a weight above 0 compares, in the order they are computed."""
+        read = {*self.weights(spec), *self.bridged(spec)}
+        for name in read:
+            spec.stride(name)
+        if not read:
+            raise UserError(
+                f"PDCR compares nothing in a network with the maps {', '.join(spec.map_names)}: "
+                "set maps to some of them whose weight, encoder or decoder, is above 0."
+            )
+        return tuple(name for name in spec.map_names if name in read)
 
-    A window reaches from centre − window // 2 over `window` voxels, is clipped at the border, and divided by its
-    annotated voxels. The ends of all windows cut the image into cells; the classes of every cell are counted once, and
-    the windows are sums of cells.
+    def weights(self, spec: NetworkSpec) -> dict[str, float]:
+        """The maps in which patches are compared, and the weight of each."""
+        maps = spec.encoder_names[1:3] + spec.decoder_names[-2:-1] if self.maps is None else self.maps
+        weights = {name: self.decoder if name.startswith("dec") else self.encoder for name in maps}
+        return {name: weight for name, weight in weights.items() if weight}
 
-    Args:
-        labels: Class indices (B, *S). A value that is no class, such as IGNORE, was not annotated.
-        centres: The voxels along every axis; windows lie where they cross, N in row-major order.
-        window: Side of a window in voxels.
-        classes: Number of classes K, background included.
+    def bridged(self, spec: NetworkSpec) -> tuple[str, ...]:
+        """The two maps that are compared with each other, or none."""
+        pair = spec.encoder_names[1:3] if self.pair is None else self.pair
+        return pair if self.across and len(pair) == 2 else ()
 
-    Returns:
-        (B, N, K) in single precision, without gradient. It sums to 1 over the classes; all 0 where nothing is
-        annotated.
+    def grid(self, spec: NetworkSpec, name: str, size: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """The places of a map's embeddings along every axis, over an image of the size S."""
+        stride = spec.stride(name)
+        most = self.embeddings[min(stride.bit_length(), len(self.embeddings)) - 1]
+        return regular_grid([math.ceil(length / stride) for length in size], most)
 
-    Raises:
-        ValueError: There are not as many axes in `centres` as in `labels`.
-    """
-    if len(centres) != labels.ndim - 1:
-        raise ValueError(f"centres has {len(centres)} axes, the labels {tuple(labels.shape)} have {labels.ndim - 1}.")
-    cell, inside = torch.zeros((), dtype=torch.long, device=labels.device), []
-    for size, places in zip(labels.shape[1:], centres, strict=True):
-        piece, member = _pieces(size, places, window)
-        cell = cell[..., None] * member.shape[1] + piece.to(labels.device)
-        inside.append(member.to(labels.device))
-    cells = [member.shape[1] for member in inside]
-    image = torch.arange(len(labels), device=labels.device).view(-1, *[1] * cell.ndim) * math.prod(cells)
-    index = ((image + cell) * (classes + 1)).add_(labels.clamp(max=classes)).flatten()
-    counts = torch.zeros(len(labels) * math.prod(cells) * (classes + 1), device=labels.device)
-    counts = counts.scatter_add_(0, index, counts.new_ones(()).expand(index.shape))
-    counts = counts.view(len(labels), *cells, classes + 1)[..., :classes]
-    with torch.autocast(labels.device.type, enabled=False):
-        for member in inside:  # sums the axis that comes first and puts it last
-            counts = torch.tensordot(counts, member, dims=([1], [1]))
-    counts = counts.movedim(1, -1).flatten(1, -2)
-    return counts / counts.sum(-1, keepdim=True).clamp_min(1)
+    def sides(self, spec: NetworkSpec, name: str) -> tuple[int, ...]:
+        """The sides, in voxels, of the patches that an embedding of a map stands for, one after the other."""
+        return self.windows or (receptive_field(spec, name),)
 
+    def finetuning(self, net: Network) -> _Comparison:
+        """From maps and labels to a term for each map that is compared, and `across`."""
+        return _Comparison(self, net.spec)
 
-def affinity(first: Tensor, second: Tensor | None = None) -> Tensor:
-    """How alike patches are: a_ij = 1 − ½‖r_i − r_j‖₁, from 0 (no class in common) to 1 (the same mixture).
+    def pretraining(self, net: Network) -> nn.Module:
+        """The same terms from a batch, with an image's own superpixels for classes.
 
-    Args:
-        first: Compositions (B, N, K).
-        second: Those to compare with (B, M, K); without them the first ones.
-
-    Returns:
-        (B, N, M).
-    """
-    return (1 - torch.cdist(first, first if second is None else second, p=1) / 2).clamp_min(0)
+        This is MedCL's own extension. The paper has no pre-training. No other loss stands beside the terms here, so
+        that their weights are divided by the largest.
+        """
+        return _Pretraining(self, net)
 
 
 def dragsaw(
@@ -153,19 +203,74 @@ def dragsaw(
         return losses.sum() / pairs.sum().clamp_min(1)
 
 
-def _pieces(size: int, places: Sequence[int], window: int) -> tuple[Tensor, Tensor]:
-    """Cuts an axis where windows begin and end.
+class _Comparison(nn.Module):
+    """The terms of the loss; its parameters are the 1×1 convolutions that bring the pair's maps to one width."""
 
-    Returns:
-        The piece (size,) that every voxel is in, and (n, pieces) 1 where a window holds a piece, else 0.
-    """
-    begins = torch.tensor(places) - window // 2
-    ends = begins + window
-    cuts = torch.unique(torch.cat([torch.zeros(1, dtype=torch.long), begins, ends]).clamp(0, size))
-    cuts = cuts[cuts < size]
-    piece = torch.bucketize(torch.arange(size), cuts, right=True) - 1
-    member = (begins[:, None] <= cuts) & (cuts < ends[:, None])
-    return piece, member.float()
+    def __init__(self, method: PDCR, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.method, self.spec = method, spec
+        self.read = method.maps_read(spec)
+        pair = method.bridged(spec)
+        width = min((spec.channels(name) for name in pair), default=0)
+        self.bridges = nn.ModuleDict({name: nn.Conv1d(spec.channels(name), width, 1) for name in pair})
+
+    def forward(self, maps: Mapping[str, Tensor], labels: Tensor, classes: int | None = None) -> dict[str, Tensor]:
+        """Weighted terms.
+
+        Args:
+            maps: By name, at least those that `maps_read` says.
+            labels: Class indices (B, *S); IGNORE where nobody annotated.
+            classes: Number of classes; without it those of the network.
+        """
+        patches = {name: self._patches(name, maps[name], labels, classes or self.spec.classes) for name in self.read}
+        terms = {
+            name: weight * self._loss(patches[name], patches[name])
+            for name, weight in self.method.weights(self.spec).items()
+        }
+        if self.bridges:
+            bridged = [(bridge(patches[name][0]), patches[name][1]) for name, bridge in self.bridges.items()]
+            terms["across"] = self.method.across * self._loss(*bridged)
+        return terms
+
+    def _patches(self, name: str, feature: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings (B, C, N), and what their patches are made of (B, N, K) at every size."""
+        grid = self.method.grid(self.spec, name, labels.shape[1:])
+        places = centres(grid, self.spec.stride(name))
+        for axis, chosen in enumerate(grid, start=2):
+            feature = feature.index_select(axis, torch.tensor(chosen, device=feature.device))
+        sides = self.method.sides(self.spec, name)
+        return feature.flatten(2), [composition(labels, places, side, classes) for side in sides]
+
+    def _loss(self, one: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]]) -> Tensor:
+        """The mean over the sizes of patches; what has no annotated voxel is compared with nothing."""
+        temperature = self.method.temperature or (0.5 if self.spec.spatial_dims == 3 else 1.0)
+        losses = []
+        for first, second in zip(one[1], other[1], strict=True):
+            alike = affinity(first, second)
+            pairs = first.any(-1)[:, :, None] & second.any(-1)[:, None]
+            losses.append(dragsaw(one[0], alike, 1 - alike, temperature, others=other[0], pairs=pairs))
+        return torch.stack(losses).mean()
+
+
+class _Pretraining(nn.Module):
+    def __init__(self, method: PDCR, net: Network) -> None:
+        super().__init__()
+        self.comparison = method.finetuning(net)
+        self.stages = nn.ModuleDict({name: net.get_submodule(name) for name in method.hands_on(net.spec)})
+        across = [method.across] if method.bridged(net.spec) else []
+        self.largest = max([*method.weights(net.spec).values(), *across])
+        self._net = (net,)  # in a tuple, not registered: the stages behind are not trained
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        if batch.superpixels is None:
+            raise ValueError("The batch holds no superpixels, which PDCR asked for.")
+        net, last = self._net[0], self.comparison.read[-1]
+        maps = net.encode(batch.fixed[0])
+        if last in net.spec.decoder_names:
+            maps |= net.decode(maps, to=last)
+        ids, classes = torch.unique(batch.superpixels, return_inverse=True)
+        terms = self.comparison(maps, classes, len(ids))
+        return {name: term / self.largest for name, term in terms.items()}
 
 
 def _check(rows: Tensor, columns: Tensor, affinity: Tensor, divergence: Tensor, temperature: float) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_medcl.inference.evaluate import evaluate
     from napari_medcl.inference.predict import Predictor
     from napari_medcl.methods.jcl import JCL
+    from napari_medcl.methods.pdcr import PDCR
     from napari_medcl.methods.supercl import SuperCL
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.finetune import finetune
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "JCL",
+    "PDCR",
     "Checkpoint",
     "FinetuneConfig",
     "Predictor",
@@ -49,6 +51,7 @@ _HOME = {
     "Checkpoint": "checkpoint",
     "FinetuneConfig": "training.config",
     "JCL": "methods.jcl",
+    "PDCR": "methods.pdcr",
     "Predictor": "inference.predict",
     "PretrainConfig": "training.config",
     "SuperCL": "methods.supercl",

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from napari_medcl.methods.jcl import JCL
 from napari_medcl.methods.method import Method
+from napari_medcl.methods.pdcr import PDCR
 from napari_medcl.methods.supercl import SuperCL
 
-AnyMethod = Annotated[SuperCL | JCL, Field(discriminator="name")]
+AnyMethod = Annotated[SuperCL | JCL | PDCR, Field(discriminator="name")]
 """Any method, told apart by its `name`."""
 
-__all__ = ["JCL", "AnyMethod", "Method", "SuperCL"]
+__all__ = ["JCL", "PDCR", "AnyMethod", "Method", "SuperCL"]

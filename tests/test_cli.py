@@ -117,7 +117,7 @@ def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
         (("finetune", "{unlabelled}"), "mask"),
         (("pretrain", "{unlabelled}", "--device", "cuda"), "CUDA"),
         (("pretrain", "{unlabelled}", "--steps", "-3"), "greater than or equal to 1"),
-        (("pretrain", "{unlabelled}", "--method.name", "magic"), "supercl"),
+        (("pretrain", "{unlabelled}", "--method", "magic"), "Choose supercl, jcl"),
         (("superpixels", "{broken}"), "broken.nii.gz"),
         (("evaluate", "{unlabelled}", "{unlabelled}"), "mask"),
         (("pretrain", "--config", "{broken}"), "cannot be read"),

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Parameter
+from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from napari_medcl.data.superpixels import SuperpixelSettings
-from napari_medcl.errors import UserError
+from napari_medcl.errors import UserError, explain
+from napari_medcl.learn_cli import add_commands, option
 from napari_medcl.runs_cli import runs
-from napari_medcl.training.config import FinetuneConfig, PretrainConfig  # noqa: TC001 - read at run time
-from napari_medcl.training.run import Run, default_root, find_checkpoint, new_folder
+from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_medcl.data.volume import Labels, Volume
     from napari_medcl.inference.predict import Predictor
-    from napari_medcl.training.events import Event
 
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -63,47 +64,24 @@ def superpixels(
     console.print(f"{int(found.max())} superpixels {where}: {written}", soft_wrap=True, highlight=False)
 
 
-@app.command
-def pretrain(config: Annotated[PretrainConfig, Parameter(name="*")], *, run: Path | None = None) -> None:
-    """Learn from scans without masks.
+@app.command(name="import")
+def import_model(file: Path, *, out: Annotated[Path, Parameter(name=["--out", "-o"])]) -> None:
+    """Bring weights that the authors of PCL, JCL or SuperCL publish into a model file to start from.
 
     Args:
-        config: What to do.
-        run: The run folder; without it one is made in the runs folder.
+        file: The weights, a .pth file; nothing in it is run.
+        out: The model file to write, such as model.safetensors.
     """
-    from napari_medcl.training.pretrain import pretrain as events
+    from napari_medcl.foreign import import_authors
 
-    folder = run or new_folder(default_root(), "pretrain", config.folder.name)
-    _follow(folder, events(config, folder))
-
-
-@app.command
-def finetune(config: Annotated[FinetuneConfig, Parameter(name="*")], *, run: Path | None = None) -> None:
-    """Learn from scans with masks, from scratch or from a pre-training run.
-
-    Args:
-        config: What to do.
-        run: The run folder; without it one is made in the runs folder.
-    """
-    from napari_medcl.training.finetune import finetune as events
-
-    folder = run or new_folder(default_root(), "finetune", config.folder.name)
-    _follow(folder, events(config, folder))
-
-
-def _follow(folder: Path, events: Iterator[Event]) -> None:
-    from napari_medcl.terminal import follow
-
-    console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
+    model = import_authors(file)
     try:
-        follow(events, console)
-    except KeyboardInterrupt:
-        console.print(
-            "Interrupted. The checkpoints in the run folder are usable; a file named stop there ends a run cleanly."
-        )
-        raise SystemExit(130) from None
-    if (model := Run(folder).checkpoint) is not None:
-        console.print(f"Model: {model}", soft_wrap=True, highlight=False)
+        model.save(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}. Choose another place.") from error
+    network = f"{model.network.spatial_dims}D, width {model.network.width}, {model.network.depth} poolings"
+    console.print(f"{network}. Hands on {', '.join(model.parts)}.", soft_wrap=True, highlight=False)
+    console.print(f"Model: {out}", soft_wrap=True, highlight=False)
 
 
 @app.command
@@ -254,9 +232,28 @@ def _launch(
         Parameter(help="JSON file with settings, such as a run's config.json; options given here win."),
     ] = None,
 ) -> Any:
-    if config is not None:
-        app.config = cyclopts.config.Dict(_settings(config), source=str(config), use_commands_as_keys=False)
-    return app(tokens, exit_on_error=True)
+    del config  # has been read before the commands were made
+    return app(tokens, exit_on_error=False, print_error=False)
+
+
+def _prepare(tokens: Sequence[str]) -> None:
+    """Adds the commands whose options depend on the method that is asked for, and reads the settings file."""
+    source, file = _typed(tokens, "--config"), {}
+    if source is not None:
+        file = _settings(Path(source))
+    stage = next((token for token in tokens if token in ("pretrain", "finetune")), "")
+    if file := add_commands(app, stage, _typed(tokens, "--method"), file):
+        app.config = cyclopts.config.Dict(file, source=source or "", use_commands_as_keys=False)
+
+
+def _typed(tokens: Sequence[str], option: str) -> str | None:
+    """The value of an option, typed as `--option value` or `--option=value`; the last one counts."""
+    found = None
+    for token, after in zip(tokens, (*tokens[1:], None), strict=True):
+        name, equals, value = token.partition("=")
+        if name == option:
+            found = value if equals else after
+    return found
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -264,13 +261,19 @@ def _settings(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"The settings file {path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"The settings file {path} holds no settings by name, as the config.json of a run does.")
     return {name: value for name, value in found.items() if name != "stage" and value is not None}
 
 
 def main() -> None:
-    """The command `medcl`. What the user can mend ends with a message and exit status 1."""
+    """The command `medcl`. What the user can mend ends with a message: status 2 for what was typed, else 1."""
+    tokens = sys.argv[1:]
     try:
-        app.meta()
-    except UserError as error:
-        Console(stderr=True).print(f"[red]Error:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
+        _prepare(tokens)
+        app.meta(tokens, exit_on_error=False, print_error=False)
+    except (UserError, cyclopts.CycloptsError) as error:
+        cause = error.__cause__
+        message = explain(cause, option) if isinstance(cause, ValidationError) else str(error)
+        Console(stderr=True).print(f"[red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+        sys.exit(1 if isinstance(error, UserError) else 2)

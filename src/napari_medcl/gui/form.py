@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QToolButton, QVBoxLayout, QWidget
 
-from napari_medcl.errors import UserError
+from napari_medcl.errors import UserError, explain
 from napari_medcl.gui.editors import BoolEdit, Choice, FloatEdit, IntEdit, IntsEdit, NamesEdit, PathEdit, TextEdit, tip
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Form(QWidget):  # type: ignore[misc]
         try:
             return self.model.model_validate({**self.values(), **others})
         except ValidationError as error:
-            raise UserError(explain(error)) from None
+            raise UserError(explain(error, _place)) from None
 
     def setValue(self, value: BaseModel | Mapping[str, Any]) -> None:  # noqa: N802
         """Shows a model, or some of its fields."""
@@ -166,15 +166,6 @@ def editor_for(field: FieldInfo) -> QWidget:
     raise TypeError(f"There is no editor for {field.annotation}.")
 
 
-def explain(error: ValidationError) -> str:
-    """What pydantic found wrong, a line each: the field as the form calls it, and what is the matter."""
-    lines = []
-    for problem in error.errors():
-        where = " ▸ ".join(_words(str(part)) for part in problem["loc"])
-        lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}." if where else problem["msg"])
-    return "\n".join(lines)
-
-
 def _kinds(annotation: Any) -> tuple[list[Any], bool]:
     """The types that a value can have, and whether it can be None."""
     if get_origin(annotation) is Annotated:
@@ -206,6 +197,11 @@ def _bounds(field: FieldInfo) -> tuple[Any, Any]:
 def _extra(field: FieldInfo, key: str, default: Any) -> Any:
     extra = field.json_schema_extra
     return extra.get(key, default) if isinstance(extra, dict) else default
+
+
+def _place(names: tuple[str, ...]) -> str:
+    """Where in the form a setting is."""
+    return " ▸ ".join(map(_words, names))
 
 
 def _words(name: str) -> str:

@@ -81,6 +81,7 @@ class PDCR(Method):
         default_factory=SuperpixelSettings,
         description="Pre-training only: how superpixels are made; slices are divided in 2D, volumes in 3D, whatever "
         "`per` says.",
+        json_schema_extra={"stage": "pretrain"},
     )
 
     @field_validator("windows", "embeddings")

@@ -18,9 +18,11 @@ from napari_medcl.data.volume import IGNORE
 from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
+from napari_medcl.foreign import load_model
 from napari_medcl.inference.predict import Predictor
 from napari_medcl.models import build
 from napari_medcl.training import dataset
+from napari_medcl.training.check import check
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
 from napari_medcl.training.loop import Task, cosine, recorded, started, train
@@ -56,20 +58,22 @@ def finetune(config: FinetuneConfig, folder: Path) -> Iterator[Event]:
         config: What to do.
         folder: The run folder; made where it is missing.
 
-    Yields:
-        The run's events, which also stand in the folder.
+    Returns:
+        The run's events, which also stand in the folder. The run goes on as they are asked for.
 
     Raises:
-        UserError: Something is wrong with the data, a setting or the folder; says what to do.
+        UserError: Something is wrong with the data, a setting or the folder; says what to do. Where the settings alone
+            tell, at once, and no folder is made.
     """
+    check(config)
     run = create("finetune", config.to_json(), folder)
-    yield from recorded(run, lambda: _events(run, config))
+    return recorded(run, lambda: _events(run, config))
 
 
 def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
-    start = None if config.start is None else Checkpoint.load(find_checkpoint(config.start))
+    start = None if config.start is None else load_model(find_checkpoint(config.start))
     cases = dataset.read_cases(config)
     sides = dataset.divide(config, cases)
     chosen = _choose(config, sides, cases.folder)
@@ -112,12 +116,10 @@ def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | No
     """The start's plan where there is one: its weights know this spacing and these intensities."""
     if start is None:
         return make_plan(dataset.read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
-    wanted = {"auto": start.plan.spatial_dims, "2d": 2, "3d": 3}[config.dims]
-    if wanted != start.plan.spatial_dims:
-        raise UserError(
-            f"{config.start} was trained in {start.plan.spatial_dims}D and cannot go on in {wanted}D. "
-            "Set dims to auto, or choose another start."
-        )
+    if set(start.plan.spacing) == {None}:  # weights that say nothing of crops
+        own, _ = make_plan(dataset.read_volumes(chosen, config.channel), "2d", config.patch, start.network.depth)
+        kept = start.plan.model_dump(include={"channels", "spacing", "intensities"})
+        return Plan(**{**own.model_dump(), **kept}), start.network.depth
     patch = config.patch or start.plan.patch
     return Plan(**{**start.plan.model_dump(), "patch": patch}), start.network.depth
 

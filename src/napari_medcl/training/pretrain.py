@@ -13,6 +13,7 @@ from napari_medcl.device import precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.models import build
+from napari_medcl.training.check import check
 from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
 from napari_medcl.training.environment import environment
 from napari_medcl.training.loop import Task, cosine, recorded, started, train
@@ -39,14 +40,16 @@ def pretrain(config: PretrainConfig, folder: Path) -> Iterator[Event]:
         config: What to do.
         folder: The run folder; made where it is missing.
 
-    Yields:
-        The run's events, which also stand in the folder.
+    Returns:
+        The run's events, which also stand in the folder. The run goes on as they are asked for.
 
     Raises:
-        UserError: Something is wrong with the data, a setting or the folder; says what to do.
+        UserError: Something is wrong with the data, a setting or the folder; says what to do. Where the settings alone
+            tell, at once, and no folder is made.
     """
+    check(config)
     run = create("pretrain", config.to_json(), folder)
-    yield from recorded(run, lambda: _events(run, config))
+    return recorded(run, lambda: _events(run, config))
 
 
 def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:

@@ -1,0 +1,154 @@
+"""`medcl pretrain` and `medcl finetune`, each with the settings of the method that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+from cyclopts import App, Group, Parameter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from rich.console import Console
+
+from napari_medcl.errors import UserError, explain
+from napari_medcl.methods.choices import chosen, offers
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.run import Run, default_root, new_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic.fields import FieldInfo
+
+    from napari_medcl.methods.choices import Offer
+    from napari_medcl.training.events import Stage
+
+_CONFIGS: dict[Stage, type[PretrainConfig | FinetuneConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+_HELP: dict[Stage, str] = {
+    "pretrain": "Learn from scans without masks.",
+    "finetune": "Learn from scans with masks, from scratch or from a pre-training run.",
+}
+_MORE = Group("More settings", sort_key=3)
+console = Console()
+
+
+def add_commands(app: App, stage: str, method: str | None, file: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds both commands.
+
+    Args:
+        app: Where to.
+        stage: The command that was typed.
+        method: The name that was typed behind `--method`, if one was.
+        file: The settings file, which may name a method, too.
+
+    Returns:
+        The settings of the file that go on: those of another method than the one that was typed do not.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    given = file.get("method") or {}
+    own = {"name": given} if isinstance(given, str) else dict(given)
+    named = own.pop("name", None)
+    for one in _CONFIGS:
+        name = (method or named) if one == stage else None
+        offer = chosen(one, name) if name else next(iter(offers(one).values()))
+        app.command(_command(one, offer, listed=method is None), name=one)
+    rest = {name: value for name, value in file.items() if name != "method"}
+    return {**rest, "method": own} if own and method in (None, named) else rest
+
+
+def _command(stage: Stage, offer: Offer, *, listed: bool) -> Callable[..., None]:
+    """The function behind a command, with the signature and the help that cyclopts reads."""
+    config, options, known = _CONFIGS[stage], _options(_CONFIGS[stage], offer), offers(stage)
+
+    unset = options()
+
+    def command(folder: Path, *, method: str = offer.name, run: Path | None = None, options: Any = unset) -> None:
+        del method  # the options are those of its settings already
+        given = {name: getattr(options, name) for name in type(options).model_fields}
+        given["method"] = offer.settings(dict(given.get("method", {})))
+        asked = _checked(config, {**given, "folder": folder})
+        _follow(stage, asked, run or new_folder(default_root(), stage, asked.folder.name))
+
+    names: Any = Literal[tuple(known)]
+    about = {name: config.model_fields[name].description for name in ("folder", "method")}
+    command.__annotations__ = {
+        "folder": Annotated[Path, Parameter(help=about["folder"])],
+        "method": Annotated[names, Parameter(help=about["method"])],
+        "run": Annotated[Path | None, Parameter(help="The run folder; without it one is made in the runs folder.")],
+        "options": Annotated[options, Parameter(name="*")],
+    }
+    methods = "".join(f"\n\n- {name}: {one.about}" for name, one in known.items())
+    more = f"\n\nMethods, of which `--method NAME --help` shows the settings:{methods}" if listed else ""
+    command.__doc__ = _HELP[stage] + more
+    return command
+
+
+def _options(config: type[BaseModel], offer: Offer) -> type[BaseModel]:
+    """What can be typed as options: the settings of a stage, and under `method` those that the offer leaves open."""
+    fields: dict[str, Any] = {
+        name: _option(field, _MORE if _extra(field, "advanced") else None)
+        for name, field in config.model_fields.items()
+        if name not in ("folder", "method")
+    }
+    if offer.model.model_fields:
+        group = Group(f"Method {offer.title}", help=offer.about, sort_key=2)
+        own = _model({name: _option(field, group) for name, field in offer.model.model_fields.items()})
+        fields["method"] = (Annotated[own, Parameter(group=group)], Field(default_factory=own))
+    return _model(fields)
+
+
+def _model(fields: dict[str, Any]) -> type[BaseModel]:
+    return create_model("Options", __config__=ConfigDict(frozen=True, extra="forbid"), **fields)
+
+
+def _option(field: FieldInfo, group: Group | None = None) -> tuple[Any, FieldInfo]:
+    """A field as cyclopts takes it; several values may be typed with commas or spaces between."""
+    unit = _extra(field, "unit")
+    told = (field.description or "") + (f" In {unit}." if unit else "")
+    kind: Any = Annotated[field.annotation, Parameter(help=told)]
+    if group is not None:
+        kind = Annotated[kind, Parameter(group=group)]
+    if any(get_origin(member) is tuple for member in (field.annotation, *get_args(field.annotation))):
+        kind = Annotated[kind, BeforeValidator(_split), Parameter(negative=())]
+    return kind, field
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
+        return tuple(part for word in value for part in word.split(",") if part)
+    return value
+
+
+def _extra(field: FieldInfo, key: str) -> Any:
+    return field.json_schema_extra.get(key) if isinstance(field.json_schema_extra, dict) else None
+
+
+def _checked(config: type[PretrainConfig | FinetuneConfig], given: dict[str, Any]) -> PretrainConfig | FinetuneConfig:
+    try:
+        return config.model_validate(given)
+    except ValidationError as error:
+        raise UserError(explain(error, option)) from error
+
+
+def option(place: tuple[str, ...]) -> str:
+    """What a setting is called on the command line; the method's name stands in the place only to tell unions apart."""
+    return "--" + ".".join(part.replace("_", "-") for part in place if part not in offers("pretrain"))
+
+
+def _follow(stage: Stage, config: PretrainConfig | FinetuneConfig, folder: Path) -> None:
+    from napari_medcl.terminal import follow
+    from napari_medcl.training.finetune import finetune
+    from napari_medcl.training.pretrain import pretrain
+
+    events = pretrain(config, folder) if isinstance(config, PretrainConfig) else finetune(config, folder)
+    console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
+    try:
+        follow(events, console)
+    except KeyboardInterrupt:
+        console.print(
+            "Interrupted. The checkpoints in the run folder are usable; a file named stop there ends a run cleanly."
+        )
+        raise SystemExit(130) from None
+    if (model := Run(folder).checkpoint) is not None:
+        console.print(f"Model: {model}", soft_wrap=True, highlight=False)

@@ -50,7 +50,7 @@ class Dock(QWidget):  # type: ignore[misc]
             self.deleteLater()
         return bool(super().event(event))
 
-    def show_overlay(self, kept: Any, overlay: Overlay, name: str, **how: Any) -> Any:
+    def show_overlay(self, kept: Any, overlay: Overlay, name: str, *, image: bool = False, **how: Any) -> Any:
         """Puts a map into its layer if that is still there, else adds one; the user's layer stays selected."""
         place = {"scale": overlay.scale, "translate": overlay.translate}
         if kept is not None and kept in self.viewer.layers and kept.ndim == overlay.array.ndim:
@@ -60,10 +60,12 @@ class Dock(QWidget):  # type: ignore[misc]
         self.drop_layer(kept)
         active = self.viewer.layers.selection.active
         contour = how.pop("contour", 0)
+        add = self.viewer.add_image if image else self.viewer.add_labels
         axes = ("z", "y", "x")[-overlay.array.ndim :]
         meta = {"metadata": {"medcl": {HELPER: True}}, "units": ["mm"] * len(axes), "axis_labels": axes}
-        layer = self.viewer.add_labels(overlay.array, name=name, **place, **meta, **how)
-        layer.contour = contour
+        layer = add(overlay.array, name=name, **place, **meta, **how)
+        if contour:
+            layer.contour = contour
         self.viewer.layers.selection.active = active
         return layer
 

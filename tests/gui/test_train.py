@@ -151,6 +151,48 @@ def test_what_is_missing_is_said(viewer: Any, open_dock: Any, asked: list[Any], 
     assert pane.start.isEnabled()
 
 
+def test_settings_that_make_no_run_are_refused_beside_the_button(
+    viewer: Any, open_dock: Any, scan: Path, mask: Path, asked: list[Any], runs: Path, qtbot: QtBot
+) -> None:
+    viewer.open([scan, mask], plugin="medcl")
+    dock = open_dock(tab=0)
+    form = dock.stages["pretrain"].form
+    form.editors["method"].choice.setValue("jcl")
+    form.editors["method"].forms["jcl"].setValue({"blocks": 4})
+    form.setValue({"depth": 2})
+    assert "JCL cannot train 4 decoder blocks of a network with 2 poolings" in said(dock, "pretrain", qtbot)
+    form.editors["method"].forms["jcl"].setValue({"blocks": 0, "instance": 0, "dense": 0})
+    assert "instance and dense are both 0" in said(dock, "pretrain", qtbot)
+    dock.tabs.setCurrentIndex(1)
+    form = dock.stages["finetune"].form
+    form.setValue({"uafs": True, "uafs_maps": ("dec9",)})
+    assert "no map 'dec9'" in said(dock, "finetune", qtbot)
+    assert dock.stages["finetune"].message.isVisible()
+    form.setValue({"uafs": False, "uafs_maps": None, "groups": "("})
+    assert "⚠" in said(dock, "finetune", qtbot)
+    assert asked == []
+    assert not runs.exists() or list(runs.iterdir()) == []
+    assert dock.stages["finetune"].start.isEnabled()
+
+
+def test_the_authors_weights_are_started_from(
+    viewer: Any, open_dock: Any, scan: Path, mask: Path, asked: list[Any], shared: Path, qtbot: QtBot
+) -> None:
+    viewer.open([scan, mask], plugin="medcl")
+    dock = open_dock()
+    pane = dock.stages["finetune"]
+    weights = shared / "reference" / "jcl_authors_checkpoint.pth"
+    pane.form.setValue({"start": weights, "width": 8})
+    pane.form.editors["method"].choice.setValue("pdcr")
+    assert "trained with width 4" in said(dock, "finetune", qtbot)
+    pane.form.setValue({"width": None})
+    with qtbot.waitSignal(pane.started):
+        pane.start.click()
+    ((_, config, _),) = asked
+    assert config["start"] == str(weights)
+    assert config["method"]["name"] == "pdcr"
+
+
 def test_folder_without_masks_is_said(
     viewer: Any, open_dock: Any, scan: Path, asked: list[Any], tmp_path: Path, qtbot: QtBot
 ) -> None:

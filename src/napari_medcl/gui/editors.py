@@ -181,11 +181,23 @@ class TextEdit(QLineEdit):  # type: ignore[misc]
         self.setText(value or "")
 
 
-class IntsEdit(TextEdit):
-    """Whole numbers with commas between, such as 64,64,64."""
+class ListEdit(TextEdit):
+    """Names or whole numbers with commas between, such as 64,64,64.
 
-    def value(self) -> tuple[int, ...] | None:  # type: ignore[override]
-        """The numbers, or None.
+    Args:
+        kind: What each is, str or int.
+        optional: Whether an empty line is None.
+        unit: Of the numbers.
+    """
+
+    def __init__(self, kind: type, *, optional: bool = False, unit: str = "") -> None:
+        super().__init__(optional=optional)
+        self._kind = kind
+        if unit and optional:
+            self.setPlaceholderText(f"{NOT_SET}, in {unit}")
+
+    def value(self) -> tuple[Any, ...] | None:  # type: ignore[override]
+        """The names or numbers, or None.
 
         Raises:
             UserError: The text is something else.
@@ -193,27 +205,15 @@ class IntsEdit(TextEdit):
         text = super().value()
         if text is None:
             return None
+        parts = [part.strip() for part in text.split(",") if part.strip()]
         try:
-            return tuple(int(part) for part in text.split(","))
+            return tuple(self._kind(part) for part in parts)
         except ValueError:
             raise UserError(f"“{text}” are not whole numbers with commas between, such as 64,64,64.") from None
 
-    def setValue(self, value: tuple[int, ...] | None) -> None:  # type: ignore[override]  # noqa: N802
-        """Shows the numbers."""
+    def setValue(self, value: tuple[Any, ...] | None) -> None:  # type: ignore[override]  # noqa: N802
+        """Shows the names or numbers."""
         super().setValue(None if value is None else ",".join(map(str, value)))
-
-
-class NamesEdit(TextEdit):
-    """Names with commas between, such as bottleneck,dec1."""
-
-    def value(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The names, or None."""
-        text = super().value()
-        return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
-
-    def setValue(self, value: tuple[str, ...] | None) -> None:  # type: ignore[override]  # noqa: N802
-        """Shows the names."""
-        super().setValue(None if value is None else ",".join(value))
 
 
 class PathEdit(QWidget):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QToolButton, QVBoxLayout, QWidget
 
 from napari_medcl.errors import UserError, explain
-from napari_medcl.gui.editors import BoolEdit, Choice, FloatEdit, IntEdit, IntsEdit, NamesEdit, PathEdit, TextEdit, tip
+from napari_medcl.gui.editors import BoolEdit, Choice, FloatEdit, IntEdit, ListEdit, PathEdit, TextEdit, tip
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _JUST = 1e-9
+_SAID = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 class Form(QWidget):  # type: ignore[misc]
@@ -70,7 +71,7 @@ class Form(QWidget):  # type: ignore[misc]
         values = {}
         for name, editor in self.editors.items():
             try:
-                values[name] = editor.values() if isinstance(editor, Form | Variants) else editor.value()
+                values[name] = editor.values() if isinstance(editor, Form) else editor.value()
             except UserError as error:
                 raise UserError(f"{_label(name, self.model.model_fields[name])}: {error}") from None
         return values
@@ -97,44 +98,6 @@ class Form(QWidget):  # type: ignore[misc]
                 editor.setValue(given[name])
 
 
-class Variants(QWidget):  # type: ignore[misc]
-    """Edits a value that is one of several models, told apart by a field with one constant each."""
-
-    valueChanged = Signal()  # noqa: N815
-
-    def __init__(self, models: Collection[type[BaseModel]], discriminator: str) -> None:
-        super().__init__()
-        self._discriminator = discriminator
-        self._names = [get_args(model.model_fields[discriminator].annotation)[0] for model in models]
-        self._forms = [Form(model) for model in models]
-        self._choice = Choice([(name, index) for index, name in enumerate(self._names)])
-
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._choice)
-        for form in self._forms:
-            layout.addWidget(form)
-            form.valueChanged.connect(self.valueChanged)
-        self._choice.valueChanged.connect(self._show)
-        self._show(0)
-
-    def _show(self, chosen: int) -> None:
-        for index, form in enumerate(self._forms):
-            form.setVisible(index == chosen)
-        self.valueChanged.emit()
-
-    def values(self) -> dict[str, Any]:
-        """What stands in the form of the chosen model, with its name."""
-        chosen = self._choice.value()
-        return {**self._forms[chosen].values(), self._discriminator: self._names[chosen]}
-
-    def setValue(self, value: BaseModel) -> None:  # noqa: N802
-        """Chooses the model's form and fills it."""
-        index = self._names.index(getattr(value, self._discriminator))
-        self._choice.setValue(index)
-        self._forms[index].setValue(value)
-
-
 def editor_for(field: FieldInfo) -> QWidget:
     """The widget for a field.
 
@@ -142,17 +105,14 @@ def editor_for(field: FieldInfo) -> QWidget:
         TypeError: No widget is known for the field's type.
     """
     kinds, optional = _kinds(field.annotation)
-    kind = kinds[0]
-    if len(kinds) > 1 and field.discriminator:
-        return Variants(kinds, str(field.discriminator))
+    kind, unit = kinds[0], _extra(field, "unit", "")
     if get_origin(kind) is Literal:
         return Choice([(str(value), value) for value in get_args(kind)])
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return Form(kind)
     if get_origin(kind) is tuple and get_args(kind)[0] in (int, str):
-        return (IntsEdit if get_args(kind)[0] is int else NamesEdit)(optional=optional)
+        return ListEdit(get_args(kind)[0], optional=optional, unit=unit)
     low, high = _bounds(field)
-    unit = _extra(field, "unit", "")
     if kind is bool:
         return BoolEdit()
     if kind is int:
@@ -214,7 +174,13 @@ def _label(name: str, field: FieldInfo) -> str:
 
 def _tooltip(field: FieldInfo) -> str:
     unit = _extra(field, "unit", "")
-    return tip((field.description or "") + (f" In {unit}." if unit else ""))
+    return tip(" ".join(filter(None, (field.description, _range(field), f"In {unit}." if unit else ""))))
+
+
+def _range(field: FieldInfo) -> str:
+    """The bounds in words; nothing where there is none."""
+    said = {name: getattr(rule, name) for rule in field.metadata for name in _SAID if hasattr(rule, name)}
+    return f"Must be {' and '.join(f'{_SAID[name]} {value:g}' for name, value in said.items())}." if said else ""
 
 
 def _rows(widget: QWidget) -> QFormLayout:
@@ -226,14 +192,15 @@ def _rows(widget: QWidget) -> QFormLayout:
 
 def _add(rows: QFormLayout, label: str, editor: QWidget) -> None:
     """A model inside the model gets a box of its own."""
-    if not isinstance(editor, Form | Variants):
+    if isinstance(editor, Form):
+        box = QGroupBox(label)
+        QVBoxLayout(box).addWidget(editor)
+        rows.addRow(box)
+    elif isinstance(editor, QGroupBox):
+        rows.addRow(editor)
+    else:
         rows.addRow(label, editor)
         rows.labelForField(editor).setToolTip(editor.toolTip())
-        return
-    box = QGroupBox(label)
-    inside = QVBoxLayout(box)
-    inside.addWidget(editor)
-    rows.addRow(box)
 
 
 def _fold(folded: QWidget) -> QToolButton:

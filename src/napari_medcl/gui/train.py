@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_medcl.data.cases import find_cases
-from napari_medcl.errors import UserError
+from napari_medcl.errors import Stopped, UserError
 from napari_medcl.gui.docks import Dock, Message, Progress, Scroll
 from napari_medcl.gui.editors import tip
 from napari_medcl.gui.form import Form
 from napari_medcl.gui.inputs import Pair, write_inputs
+from napari_medcl.gui.method import MethodEdit
 from napari_medcl.gui.models import ModelChoice
 from napari_medcl.gui.monitor import RunMonitor
 from napari_medcl.gui.settings import settings
@@ -27,22 +29,27 @@ if TYPE_CHECKING:
     import napari
     from pydantic import BaseModel
 
+    from napari_medcl.methods.choices import Offer
     from napari_medcl.training.events import Stage
 
 _TITLES: dict[Stage, str] = {"pretrain": "Pre-train", "finetune": "Fine-tune"}
 _START: dict[Stage, str] = {"pretrain": "Start pre-training", "finetune": "Start fine-tuning"}
 
 
-def load_configs(**_: Callable[..., Any]) -> dict[Stage, type[BaseModel]]:
-    """The models of which the forms are made; this loads torch."""
+def load_configs(**_: Callable[..., Any]) -> dict[Stage, tuple[type[BaseModel], dict[str, Offer]]]:
+    """The models of which the forms are made, and the methods; this loads torch."""
+    from napari_medcl.methods.choices import offers
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 
-    return {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+    return {
+        "pretrain": (PretrainConfig, offers("pretrain")),
+        "finetune": (FinetuneConfig, offers("finetune")),
+    }
 
 
 def start_run(
     stage: Stage,
-    config: dict[str, Any],
+    config: Any,
     folder: Path,
     pairs: list[Pair] | None,
     *,
@@ -52,15 +59,23 @@ def start_run(
     """Starts a run; scans that are open are written into its folder first.
 
     Raises:
-        UserError: There is nothing to train on, or the folder cannot be written.
+        UserError: There is nothing to train on, the settings make no run, or the folder cannot be written.
         Stopped: `stop` said so.
     """
-    if pairs is not None:
-        write_inputs(pairs, Path(config["folder"]), progress, stop)
-    cases = find_cases(config["folder"], config.get("groups"))
-    if stage == "finetune":
-        cases.require_labelled()
-    return start(stage, config, folder)
+    from napari_medcl.training.check import check
+
+    check(config)
+    try:
+        if pairs is not None:
+            write_inputs(pairs, config.folder, progress, stop)
+        cases = find_cases(config.folder, config.groups)
+        if stage == "finetune":
+            cases.require_labelled()
+    except (UserError, Stopped):
+        if pairs is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return start(stage, config.to_json(), folder)
 
 
 class TrainDock(Dock):
@@ -93,9 +108,9 @@ class TrainDock(Dock):
         self.closed.connect(self._close_down)
         self._loading.start(load_configs)
 
-    def _build(self, models: dict[Stage, type[BaseModel]]) -> None:
-        for stage, model in models.items():
-            self.stages[stage].build(model)
+    def _build(self, models: dict[Stage, tuple[type[BaseModel], dict[str, Offer]]]) -> None:
+        for stage, (model, offers) in models.items():
+            self.stages[stage].build(model, offers)
 
     def _started(self, run: Run) -> None:
         self.tabs.setCurrentIndex(self._runs_tab)
@@ -150,10 +165,10 @@ class StagePane(QWidget):  # type: ignore[misc]
         self.progress.stopped.connect(self._task.stop)
         dock.closed.connect(self._task.stop)
 
-    def build(self, model: type[BaseModel]) -> None:
+    def build(self, model: type[BaseModel], offers: dict[str, Offer]) -> None:
         """Adds the form of the stage's settings."""
-        start = {"start": ModelChoice("pretrain", none="from scratch")} if self._stage == "finetune" else {}
-        self.form = Form(model, without={"folder"}, editors=start)
+        editors = {"method": MethodEdit(offers), "start": ModelChoice("pretrain", none="from scratch")}
+        self.form = Form(model, without={"folder"}, editors=editors)
         self.form.setValue({"device": settings().device})
         self._column.replaceWidget(self.preparing, self.form)
         self.preparing.deleteLater()
@@ -173,7 +188,7 @@ class StagePane(QWidget):  # type: ignore[misc]
             folder = new_folder(settings().runs, self._stage, name)
             data = asked if isinstance(asked, Path) else folder / "inputs"
             assert self.form is not None
-            config = self.form.value(folder=data).model_dump(mode="json")
+            config = self.form.value(folder=data)
         except UserError as error:
             self.message.warn(str(error))
             return

@@ -209,6 +209,31 @@ def test_a_header_that_is_wrong_is_refused_with_the_reason(path: Path, change: A
     assert str(path) in str(caught.value)
 
 
+def test_a_model_says_what_made_it(tmp_path: Path) -> None:
+    first = make("pretrain")
+    second = replace(make(), start=first.origin, method={"name": "pdcr", "encoder": 0.1})
+    third = replace(make(), start=second.origin)
+    found = Checkpoint.load(third.save(tmp_path / "model.safetensors"))
+    assert found.start == second.origin
+    assert found.start.start.method == first.method
+    assert found.origin.in_words() == "pre-trained with supercl, then fine-tuned with pdcr, then fine-tuned"
+    assert make().origin.in_words() == "fine-tuned"
+
+
+def test_the_method_of_format_1_was_that_of_the_start(path: Path) -> None:
+    method = {"name": "supercl", "temperature": 0.2}
+
+    def older(entries: dict[str, Any]) -> None:
+        entries.update(format=1, method=method)
+        del entries["start"]
+
+    rewrite(path, older)
+    found = Checkpoint.load(path)
+    assert found.method is None
+    assert found.start.method == method
+    assert found.origin.in_words() == "pre-trained with supercl, then fine-tuned"
+
+
 def test_transfer_copies_the_trained_parts_and_nothing_else() -> None:
     source = make("pretrain", seed=1)
     net = UNet(source.network.model_copy(update={"classes": 5}))

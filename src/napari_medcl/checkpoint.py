@@ -26,11 +26,28 @@ _KEY = "medcl"
 _FORMAT = 2
 """Goes up with every change of the header; a file of a higher format is refused, not guessed at.
 
-2 added the network's `architecture` and `uafs`, which a file of format 1 does without.
+2 added the network's `architecture` and `uafs`, which a file of format 1 does without, and `start`. In format 1 the
+`method` of a fine-tuned model was that of its start.
 """
 _AGAIN = "Take another copy of the file, or train the model again."
 
 Kind = Literal["pretrain", "finetune"]
+
+
+class Origin(BaseModel):
+    """What made a model: a stage, its method, and what made the model that it started from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    method: dict[str, Any] | None = None
+    start: Origin | None = None
+
+    def in_words(self) -> str:
+        """As in "pre-trained with jcl, then fine-tuned with pdcr"."""
+        before = f"{self.start.in_words()}, then " if self.start else ""
+        stage = "pre-trained" if self.kind == "pretrain" else "fine-tuned"
+        return f"{before}{stage} with {self.method.get('name', 'a method')}" if self.method else f"{before}{stage}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,8 @@ class Checkpoint:
         classes: Label value in the masks to name, background included. The network's outputs stand for
             the values in ascending order. Empty after pre-training.
         kind: The stage that made it.
-        method: Settings of the pre-training method, if there was one.
+        method: Settings of the method of that stage, if there was one.
+        start: What made the model that the stage started from; None where it started from scratch.
         parts: Names of the maps whose weights were trained, which `transfer` hands on.
         provenance: Versions, configuration, data, scores, step; JSON-able, for people to read.
     """
@@ -57,6 +75,12 @@ class Checkpoint:
     method: dict[str, Any] | None = None
     parts: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    start: Origin | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What made this model."""
+        return Origin(kind=self.kind, method=self.method, start=self.start)
 
     def save(self, path: Path | str) -> Path:
         """Writes the file whole or not at all; the folder is made where it is missing.
@@ -75,6 +99,7 @@ class Checkpoint:
             method=self.method,
             parts=self.parts,
             provenance=self.provenance,
+            start=self.start,
         )
         if wrong := _misfit(self.weights, self.network):
             raise ValueError(wrong)
@@ -108,6 +133,7 @@ class Checkpoint:
             method=header.method,
             parts=header.parts,
             provenance=header.provenance,
+            start=header.start,
         )
 
     def build(self) -> Network:
@@ -176,6 +202,15 @@ class _Header(BaseModel):
     method: dict[str, Any] | None
     parts: tuple[str, ...]
     provenance: dict[str, Any]
+    start: Origin | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_format_1(cls, entries: Any) -> Any:
+        if isinstance(entries, dict) and (entries.get("format"), entries.get("kind")) == (1, "finetune"):
+            start = {"kind": "pretrain", "method": entries.get("method")}
+            return {**entries, "method": None, "start": start if entries.get("method") else None}
+        return entries
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

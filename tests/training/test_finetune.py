@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import MaskedDiceLoss
+from pydantic import ValidationError
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.errors import UserError
+from napari_medcl.methods import PDCR, SuperCL
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.finetune import finetune, segmentation_loss
 from napari_medcl.training.pretrain import pretrain
@@ -51,9 +53,59 @@ def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path)
     before, after = (Checkpoint.load(Run(tmp_path / name).checkpoint) for name in ("pre", "run"))
     assert after.plan.spacing == before.plan.spacing
     assert after.network.spatial_dims == 2
-    assert after.method["name"] == "supercl"
+    assert after.method is None
+    assert after.start == before.origin
+    assert after.origin.in_words() == "pre-trained with supercl, then fine-tuned"
     change = (after.weights["enc1.0.weight"] - before.weights["enc1.0.weight"]).abs().max()
     assert change < 0.02
+
+
+@pytest.mark.parametrize("dims", ["2d", "3d"])
+def test_pdcr_teaches_beside_the_masks(
+    dims: str, blobs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medcl.training.loop._SAY_EVERY_S", -1)
+    folder = blobs()
+    list(pretrain(PretrainConfig(folder=folder, dims=dims, method=PDCR(windows=(5,)), **SMALL), tmp_path / "pre"))
+    settings = {**SMALL, "steps": 60, "rate": 0.01, "width": 8, "evaluations": 2}
+    config = FinetuneConfig(folder=folder, dims=dims, method=PDCR(windows=(5, 7), encoder=1), **settings)
+    events = list(finetune(config, tmp_path / "run"))
+    said = [event.terms for event in events if event.kind == "stepped"]
+    maps = PDCR().maps_read(Checkpoint.load(Run(tmp_path / "run").checkpoint).network)
+    assert set(said[0]) == {"cross-entropy", "dice", "pdcr across", *(f"pdcr {name}" for name in maps)}
+    assert len(said) == 60
+    for name in ("cross-entropy", "dice", f"pdcr {maps[0]}"):
+        assert sum(terms[name] for terms in said[-10:]) < sum(terms[name] for terms in said[:10])
+    again = FinetuneConfig(folder=folder, start=tmp_path / "pre", method=PDCR(), **SMALL)
+    list(finetune(again, tmp_path / "again"))
+    made = {name: Checkpoint.load(Run(tmp_path / name).checkpoint) for name in ("run", "again")}
+    assert made["run"].method == config.method.model_dump(mode="json")
+    assert made["run"].origin.in_words() == "fine-tuned with pdcr"
+    assert made["again"].origin.in_words() == "pre-trained with pdcr, then fine-tuned with pdcr"
+    assert not made["run"].build().training
+
+
+def test_the_weights_beside_the_network_stay_behind(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    """The convolutions that bring two maps together are no part of the model."""
+    plain, more = (
+        FinetuneConfig(folder=blobs() if method is None else tmp_path / "blobs", dims="2d", method=method, **SMALL)
+        for method in (None, PDCR())
+    )
+    for name, config in (("plain", plain), ("more", more)):
+        list(finetune(config, tmp_path / name))
+    plain, more = (Checkpoint.load(Run(tmp_path / name).checkpoint) for name in ("plain", "more"))
+    assert plain.weights.keys() == more.weights.keys()
+    assert any(not torch.equal(plain.weights[name], more.weights[name]) for name in plain.weights)
+
+
+def test_a_method_that_does_not_fit_is_refused_before_the_work(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs()
+    with pytest.raises(ValidationError, match=r"SuperCL learns without masks only\. Pre-train with it"):
+        FinetuneConfig(folder=folder, method=SuperCL())
+    config = FinetuneConfig(folder=folder, dims="2d", method=PDCR(maps=("enc4",)), **SMALL)
+    with pytest.raises(UserError, match="no map 'enc4'"):
+        list(finetune(config, tmp_path / "run"))
+    assert not any(event.kind in ("preparing", "started") for event in Run(tmp_path / "run").events()[0])
 
 
 def test_a_start_of_other_dimensions_is_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:

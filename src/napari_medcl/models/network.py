@@ -13,7 +13,7 @@ from napari_medcl.errors import UserError
 from napari_medcl.models.uafs import UAFS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -145,8 +145,11 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Class logits (B, classes, *S) of an image (B, C, *S)."""
-        logits = self.head(self.decode(self.encode(image))["dec1"])
-        return cast("Tensor", logits[(..., *(slice(0, size) for size in image.shape[2:]))])
+        return self.classify(self.decode(self.encode(image)), image.shape[2:])
+
+    def classify(self, maps: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
+        """Class logits (B, classes, *size) of the map `dec1`, without what the image was padded by."""
+        return cast("Tensor", self.head(maps["dec1"])[(..., *(slice(0, length) for length in size))])
 
     def _behind(self, name: str, x: Tensor) -> Tensor:
         return cast("Tensor", self.blocks[name](x)) if name in self.blocks else x

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from napari_medcl.methods import AnyMethod, SuperCL
+from napari_medcl.methods import AnyMethod, Method, SuperCL
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
@@ -131,6 +131,10 @@ class FinetuneConfig(_Config):
     start: Path | None = Field(
         None, title="Start from", description="Run folder or model file to start from; without it from scratch."
     )
+    method: AnyMethod | None = Field(
+        None,
+        description="What teaches beside the masks' Dice and cross-entropy, such as PDCR; without it nothing.",
+    )
     labelled: int | None = Field(
         None,
         title="Labelled cases",
@@ -169,6 +173,13 @@ class FinetuneConfig(_Config):
         description="How often the model is measured on the validation cases.",
         json_schema_extra=_ADVANCED,
     )
+
+    @field_validator("method")
+    @classmethod
+    def _finetunes(cls, method: Method | None) -> Method | None:
+        if method is not None and not method.finetunes:
+            raise ValueError(method.learns_without_masks)
+        return method
 
     @model_validator(mode="after")
     def _blocks_where_maps_are_named(self) -> Self:

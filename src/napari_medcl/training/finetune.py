@@ -80,6 +80,8 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
     classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
     plan, depth = _plan(config, chosen, start)
     spec = with_blocks(plain_network(config, plan, depth, device, len(classes), start), config)
+    if config.method is not None:
+        config.method.maps_read(spec)  # refuses what does not fit, before the work
     items = yield from dataset.prepared(
         "scan",
         (*chosen, *sides.val),
@@ -155,7 +157,9 @@ class _Finetuning(Task):
         self._handed_on = transfer(start, net, classes) if start else []
         self._net = net.to(device)
         self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
-        self.optimiser = torch.optim.AdamW(self._net.parameters(), lr=config.rate, weight_decay=0.01)
+        self._method = None if config.method is None else config.method.finetuning(net).to(device)
+        beside = [] if self._method is None else [*self._method.parameters()]
+        self.optimiser = torch.optim.AdamW([*self._net.parameters(), *beside], lr=config.rate, weight_decay=0.01)
         self._dice = MaskedDiceLoss(include_background=False, batch=True)
         self._loader = Loader(
             items[0],
@@ -182,8 +186,14 @@ class _Finetuning(Task):
     def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         batch = self._loader.draw()
         assert batch.labels is not None
-        logits = self._net(batch.fixed[0]).float()
-        return segmentation_loss(logits, batch.labels, self._dice), batch.cases
+        maps = self._net.encode(batch.fixed[0])
+        maps |= self._net.decode(maps)
+        logits = self._net.classify(maps, batch.labels.shape[1:]).float()
+        terms = segmentation_loss(logits, batch.labels, self._dice)
+        if self._method is not None and self._config.method is not None:
+            name = self._config.method.name
+            terms |= {f"{name} {term}": value for term, value in self._method(maps, batch.labels).items()}
+        return terms, batch.cases
 
     def rate(self, progress: float) -> float:
         if progress < _WARM_UP:
@@ -231,7 +241,8 @@ class _Finetuning(Task):
             plan=self._plan,
             classes=self._classes,
             kind="finetune",
-            method=None if self._start is None else self._start.method,
+            method=None if self._config.method is None else self._config.method.model_dump(mode="json"),
+            start=None if self._start is None else self._start.origin,
             parts=self.spec.map_names,
             provenance={**self._provenance, "step": step},
         )

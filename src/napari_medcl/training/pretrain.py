@@ -63,6 +63,7 @@ def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:
             f"{config.folder} has no scans to pre-train on: all of them are set aside for validation or test."
         )
     plan, depth = make_plan(read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
+    config.method.hands_on(plain_network(config, plan, depth, device))  # refuses what does not fit, before the work
     needs = config.method.needs(plan.spatial_dims)
     items = yield from prepared(
         "superpixels of scan" if needs.superpixels else "scan",

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 LONG_MS = 60_000
 
 
-def model(path: Path, channels: int = 1, classes: tuple[str, ...] = ("background", "liver", "spleen")) -> Path:
-    spec = NetworkSpec(in_channels=channels, classes=max(2, len(classes)), spatial_dims=2, width=2, depth=2)
+def model(
+    path: Path,
+    channels: int = 1,
+    classes: tuple[str, ...] = ("background", "liver", "spleen"),
+    uafs: tuple[str, ...] = (),
+) -> Path:
+    spec = NetworkSpec(in_channels=channels, classes=max(2, len(classes)), spatial_dims=2, width=2, depth=2, uafs=uafs)
     plan = Plan(
         channels=channels,
         spatial_dims=2,
@@ -64,6 +69,19 @@ def press(dock: Any, qtbot: QtBot) -> str:
     return str(dock.message.text())
 
 
+def look(dock: Any, qtbot: QtBot, path: Path) -> None:
+    """Chooses a model and waits until the dock knows what it is."""
+    dock.use(path)
+    qtbot.waitUntil(lambda: not dock._look.running, timeout=LONG_MS)
+
+
+def press_show(dock: Any, qtbot: QtBot) -> str:
+    """Presses the button of the UAFS blocks and gives what the dock says when all is over."""
+    dock.blocks.show_maps.click()
+    qtbot.waitUntil(lambda: not dock._inside.running, timeout=LONG_MS)
+    return str(dock.message.text())
+
+
 def test_newest_run_is_chosen_and_described(dock: Any, run: Path, qtbot: QtBot) -> None:
     assert dock.model.value() == run
     qtbot.waitUntil(lambda: not dock._look.running, timeout=LONG_MS)
@@ -85,6 +103,54 @@ def test_what_is_found_lies_over_the_scan(viewer: Any, dock: Any, qtbot: QtBot) 
     assert np.allclose(total, 1, atol=1e-4)
     assert "spleen" in str(viewer.layers["scan mask"].features)
     assert dock.scan.count() == 1, "a map is no scan"
+
+
+def test_what_blocks_are_unsure_of_lies_over_the_scan(viewer: Any, dock: Any, tmp_path: Path, qtbot: QtBot) -> None:
+    look(dock, qtbot, model(tmp_path / "model.safetensors", uafs=("bottleneck", "dec1")))
+    scan = viewer.layers["scan"]
+    names = ["scan UAFS bottleneck", "scan UAFS dec1"]
+    for axis, index in ((0, 2), (1, 4)):
+        viewer.dims.order = (axis, *({0, 1, 2} - {axis}))
+        viewer.dims.set_current_step(axis, index)
+        assert "behind bottleneck, dec1" in press_show(dock, qtbot)
+        for name in names:
+            layer = viewer.layers[name]
+            assert layer.data.shape == tuple(1 if a == axis else n for a, n in enumerate(scan.data.shape))
+            expected = scan.translate + np.eye(3)[axis] * index * scan.scale
+            assert np.allclose(layer.translate, expected)
+            assert np.ptp(layer.data) > 0
+    dock.blocks.extent.setValue(False)
+    press_show(dock, qtbot)
+    assert [layer.name for layer in viewer.layers] == ["scan", *names]
+    for name in names:
+        assert viewer.layers[name].data.shape == scan.data.shape
+        assert np.array_equal(viewer.layers[name].translate, scan.translate)
+    assert [viewer.layers[name].visible for name in names] == [False, True]
+    assert dock.scan.count() == 1, "a map is no scan"
+    look(dock, qtbot, model(tmp_path / "other.safetensors", uafs=("dec1",)))
+    press_show(dock, qtbot)
+    assert [layer.name for layer in viewer.layers] == ["scan", "scan UAFS dec1"]
+
+
+def test_a_model_without_blocks_offers_none(dock: Any, tmp_path: Path, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: not dock._look.running, timeout=LONG_MS)
+    assert not dock.blocks.isEnabled()
+    assert "has no UAFS blocks" in dock.blocks.toolTip()
+    look(dock, qtbot, model(tmp_path / "model.safetensors", uafs=("dec1",)))
+    assert dock.blocks.isEnabled()
+    assert "Behind dec1" in dock.blocks.toolTip()
+    (tmp_path / "broken.safetensors").write_bytes(b"no model")
+    look(dock, qtbot, tmp_path / "broken.safetensors")
+    assert not dock.blocks.isEnabled()
+
+
+def test_blocks_of_a_slice_that_is_not_in_view(viewer: Any, dock: Any, tmp_path: Path, qtbot: QtBot) -> None:
+    look(dock, qtbot, model(tmp_path / "model.safetensors", uafs=("dec1",)))
+    viewer.dims.ndisplay = 3
+    assert "in 3D" in press_show(dock, qtbot)
+    dock.blocks.extent.setValue(False)
+    press_show(dock, qtbot)
+    assert "scan UAFS dec1" in viewer.layers
 
 
 def test_mask_is_saved_beside_the_scan(dock: Any, scan: Path, qtbot: QtBot) -> None:
@@ -126,10 +192,12 @@ def test_channels_of_the_file_come_along(viewer: Any, dock: Any, tmp_path: Path,
 def test_picture(viewer: Any, dock: Any, tmp_path: Path, qtbot: QtBot) -> None:
     colours = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     photo = viewer.add_image(colours, rgb=True, name="photo")
-    dock.use(model(tmp_path / "model.safetensors", channels=3))
+    look(dock, qtbot, model(tmp_path / "model.safetensors", channels=3, uafs=("dec2",)))
     dock.scan.setValue(photo)
     press(dock, qtbot)
     assert viewer.layers["photo mask"].data.shape == (20, 30)
+    press_show(dock, qtbot)
+    assert viewer.layers["photo UAFS dec2"].data.shape == (20, 30)
 
 
 @pytest.mark.parametrize("broken", [b"", b"no model at all"])

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.methods import AnyMethod, Method
-from napari_medcl.models import NetworkSpec
-from napari_medcl.models.unet import UNet
+from napari_medcl.models import Network, NetworkSpec, build
 
 from .batches import batch
 
@@ -30,19 +29,20 @@ def members(annotation: Any) -> list[type[Method]]:
 
 METHODS = pytest.mark.parametrize("method", [kind() for kind in members(AnyMethod)], ids=lambda method: method.name)
 BOTH = pytest.mark.parametrize("dims", [2, 3])
+NETWORKS = pytest.mark.parametrize("network", ["unet", "attention"])
 
 
-def spec(dims: int) -> NetworkSpec:
-    return NetworkSpec(in_channels=1, classes=2, spatial_dims=dims, width=4, depth=2)
+def spec(dims: int, network: str = "unet") -> NetworkSpec:
+    return NetworkSpec(in_channels=1, classes=2, spatial_dims=dims, width=4, depth=2, architecture=network)
 
 
 def size(dims: int) -> tuple[int, ...]:
     return (24, 16, 20)[:dims]
 
 
-def built(method: Method, dims: int) -> tuple[UNet, nn.Module]:
+def built(method: Method, dims: int, network: str = "unet") -> tuple[Network, nn.Module]:
     torch.manual_seed(0)
-    net = UNet(spec(dims))
+    net = build(spec(dims, network))
     return net, method.pretraining(net)
 
 
@@ -99,8 +99,9 @@ def test_hands_on_maps_of_the_network(method: Method, dims: int) -> None:
 
 @METHODS
 @BOTH
-def test_trains_what_it_hands_on(method: Method, dims: int) -> None:
-    net, module = built(method, dims)
+@NETWORKS
+def test_trains_what_it_hands_on(method: Method, dims: int, network: str) -> None:
+    net, module = built(method, dims, network)
     sum(module(batch(method.needs(dims), size(dims))).values()).backward()
     trained = {id(value) for value in module.parameters()}
     for name, value in module.named_parameters():
@@ -114,8 +115,9 @@ def test_trains_what_it_hands_on(method: Method, dims: int) -> None:
 
 @METHODS
 @BOTH
-def test_a_step_lowers_the_loss(method: Method, dims: int) -> None:
-    _, module = built(method, dims)
+@NETWORKS
+def test_a_step_lowers_the_loss(method: Method, dims: int, network: str) -> None:
+    _, module = built(method, dims, network)
     given = batch(method.needs(dims), size(dims))
     optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     losses = []
@@ -156,8 +158,9 @@ def test_awkward_batches_stay_finite(method: Method, dims: int, kind: str) -> No
 
 @METHODS
 @BOTH
-def test_mixed_precision_stays_finite(method: Method, dims: int) -> None:
-    _, module = built(method, dims)
+@NETWORKS
+def test_mixed_precision_stays_finite(method: Method, dims: int, network: str) -> None:
+    _, module = built(method, dims, network)
     given = batch(method.needs(dims), size(dims))
     with torch.autocast("cpu", torch.bfloat16):
         terms = module(given)

@@ -10,59 +10,30 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
 
 from napari_medcl.data.formats import stem
 from napari_medcl.errors import UserError
+from napari_medcl.gui.blocks import BlockMaps
 from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Message, Progress, images_of
 from napari_medcl.gui.editors import BoolEdit, Choice, tip
-from napari_medcl.gui.history import MEAN, History
 from napari_medcl.gui.layers import image_layers, labels_layer, same_scan, source_of, to_volume
-from napari_medcl.gui.models import ModelChoice
+from napari_medcl.gui.models import ModelChoice, look_at
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.view import shown_step
 from napari_medcl.gui.writer import write_mask
-from napari_medcl.training.run import Run, find_checkpoint
+from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
 
-    from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.data.volume import Volume
-    from napari_medcl.inference.predict import Prediction
+    from napari_medcl.gui.models import Facts
+    from napari_medcl.inference.predict import Prediction, Predictor
 
 _MASKS = "Masks (*.nii.gz *.nii *.nrrd *.mha *.png)"
 _SCANS_ONLY = ("imagesTr", "imagesTs", "images", "unlabelled")
 """Folders where a mask would be taken for another scan to train on."""
 _DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def look_at(path: Path, **_: Callable[..., Any]) -> str:
-    """What a model is, in words.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    from napari_medcl.checkpoint import Checkpoint
-
-    return describe(Checkpoint.load(find_checkpoint(path)), best_dice(path))
-
-
-def describe(model: Checkpoint, dice: float | None) -> str:
-    """What a model was trained for, and how well it did."""
-    plan = model.plan
-    sizes = " × ".join("any" if size is None else f"{size:.3g}" for size in plan.spacing)
-    classes = ", ".join(name for value, name in sorted(model.classes.items()) if value)
-    channels = "1 channel" if plan.channels == 1 else f"{plan.channels} channels"
-    finds = f"Finds {classes}" if classes else "Finds nothing yet: it was only pre-trained"
-    score = "" if dice is None else f" Dice on its validation cases: {dice:.3f}."
-    return f"{finds}. {plan.spatial_dims}D, {channels}, voxels of {sizes} mm (z, y, x).{score}"
-
-
-def best_dice(path: Path) -> float | None:
-    """The best mean validation Dice of the run that a model is of."""
-    history = History()
-    history.add(Run(path if path.is_dir() else path.parent.parent).events()[0])
-    return max(history.dice[MEAN].values) if history.dice else None
 
 
 def predict(
@@ -90,13 +61,32 @@ def predict(
         UserError: The model cannot be read or does not fit the scan.
         Stopped: `stop` said so.
     """
+    predictor, scan = _ready(path, scans, device)
+    return predictor(scan, probabilities=probabilities, uncertainty=uncertainty, progress=progress, stop=stop)
+
+
+def look_inside(
+    path: Path,
+    scans: dict[int, Volume],
+    device: str,
+    at: tuple[int, int] | None,
+    *,
+    progress: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> dict[str, Volume]:
+    """What a model's UAFS blocks are unsure of, in a slice (its axis and number) or the scan; see `predict`."""
+    predictor, scan = _ready(path, scans, device)
+    return predictor.block_uncertainty(scan, at, progress=progress, stop=stop)
+
+
+def _ready(path: Path, scans: dict[int, Volume], device: str) -> tuple[Predictor, Volume]:
+    """The model on the device, and the scan with as many channels as it takes."""
     from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.inference.predict import Predictor
 
     model = Checkpoint.load(find_checkpoint(path))
-    predictor = Predictor(model, device)  # type: ignore[arg-type]
     scan = scans.get(model.plan.channels) or next(iter(scans.values()))
-    return predictor(scan, probabilities=probabilities, uncertainty=uncertainty, progress=progress, stop=stop)
+    return Predictor(model, device), scan  # type: ignore[arg-type]
 
 
 class ApplyDock(Dock):
@@ -104,7 +94,7 @@ class ApplyDock(Dock):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._look, self._task = Task(self), Task(self)
+        self._look, self._task, self._inside = Task(self), Task(self), Task(self)
         self._scan: Any = None
         self._mask: Any = None
 
@@ -118,6 +108,7 @@ class ApplyDock(Dock):
         self.uncertainty.setToolTip(tip("A map from 0 (sure) to 1 (every class equally likely)."))
         self.probabilities = BoolEdit("Probabilities")
         self.probabilities.setToolTip("A map from 0 to 1 for every class")
+        self.blocks = BlockMaps(self)
         self.device = Choice((name, name) for name in _DEVICES)
         self.device.setToolTip(tip("Where to compute; auto takes the graphics card if there is one that can be used."))
         self.device.setValue(settings().device)
@@ -138,22 +129,29 @@ class ApplyDock(Dock):
         rows.addRow("", self.probabilities)
         rows.addRow("Device", self.device)
         column.addLayout(rows)
-        for widget in (self.run, self.progress, self.save, self.message):
+        inside = QFormLayout()
+        inside.addRow("UAFS blocks", self.blocks)
+        for widget in (self.run, self.progress, self.save):
             column.addWidget(widget)
+        column.addLayout(inside)
+        column.addWidget(self.message)
         column.addStretch()
 
         # connections
         self.model.valueChanged.connect(self._look_at)
-        self._look.done.connect(self.about.say)
+        self._look.done.connect(self._looked)
         self._look.failed.connect(self.about.warn)
         self.run.clicked.connect(self._start)
-        self._task.progressed.connect(self.progress.setValue)
+        self.blocks.asked.connect(self._start_inside)
         self._task.done.connect(self._show)
-        self._task.failed.connect(self.message.warn)
-        self._task.ended.connect(self._ended)
-        self.progress.stopped.connect(self._task.stop)
+        self._inside.done.connect(self._show_inside)
+        for task in (self._task, self._inside):
+            task.progressed.connect(self.progress.setValue)
+            task.failed.connect(self.message.warn)
+            task.ended.connect(self._ended)
+            self.progress.stopped.connect(task.stop)
+            self.closed.connect(task.stop)
         self.save.clicked.connect(self._save)
-        self.closed.connect(self._task.stop)
         self._look_at(self.model.value())
 
     def use(self, model: Path) -> None:
@@ -161,31 +159,57 @@ class ApplyDock(Dock):
         self.model.setValue(model)
 
     def _look_at(self, model: Path | None) -> None:
+        self.blocks.offer(())
         if model is None:
             self._look.stop()
             self.about.say("Fine-tune a model in the dock Train, or choose a model file.")
         else:
             self._look.start(look_at, model)
 
+    def _looked(self, found: Facts) -> None:
+        self.about.say(found.text)
+        self.blocks.offer(found.blocks)
+
     def _start(self) -> None:
-        self.message.say("")
+        more = {"probabilities": self.probabilities.value(), "uncertainty": self.uncertainty.value()}
         try:
-            model, layer = self.model.value(), self.scan.value()
-            if model is None:
-                raise UserError("Choose a model: a fine-tuning run, or a model file.")
-            if layer is None:
-                raise UserError("There is no scan open. Open one with File ▸ Open.")
-            step = shown_step(layer, self.viewer.dims)
-            whole = same_scan(layer, images_of(self.viewer))
-            scans = {scan.channels: scan for scan in (to_volume([layer], step), to_volume(whole, step))}
+            self._scan, *asked = self._asked()
         except UserError as error:
             self.message.warn(str(error))
-            return
-        self._scan = layer
-        self.run.setEnabled(False)
+        else:
+            self._begin(self._task, predict, *asked, **more)
+
+    def _start_inside(self) -> None:
+        try:
+            layer, *asked = self._asked()
+            at = self.blocks.ask(layer)
+        except UserError as error:
+            self.message.warn(str(error))
+        else:
+            self._begin(self._inside, look_inside, *asked, at)
+
+    def _asked(self) -> tuple[Any, Path, dict[int, Volume], str]:
+        """The layer of the scan; model, scan by its number of channels, and device."""
+        model, layer = self.model.value(), self.scan.value()
+        if model is None:
+            raise UserError("Choose a model: a fine-tuning run, or a model file.")
+        if layer is None:
+            raise UserError("There is no scan open. Open one with File ▸ Open.")
+        step = shown_step(layer, self.viewer.dims)
+        whole = same_scan(layer, images_of(self.viewer))
+        scans = {scan.channels: scan for scan in (to_volume([layer], step), to_volume(whole, step))}
+        return layer, model, scans, self.device.value()
+
+    def _begin(self, task: Task, function: Callable[..., Any], *args: Any, **more: Any) -> None:
+        self.message.say("")
+        for widget in (self.run, self.blocks.show_maps):
+            widget.setEnabled(False)
         self.progress.begin()
-        more = {"probabilities": self.probabilities.value(), "uncertainty": self.uncertainty.value()}
-        self._task.start(predict, model, scans, self.device.value(), **more)
+        task.start(function, *args, **more)
+
+    def _show_inside(self, found: dict[str, Volume]) -> None:
+        self.blocks.show_found(found)
+        self.message.say(f"Layers over the scan say what the UAFS blocks behind {', '.join(found)} are unsure of.")
 
     def _show(self, found: Prediction) -> None:
         if found.probabilities is not None:
@@ -207,7 +231,8 @@ class ApplyDock(Dock):
         self.viewer.add_image(data, **{**meta, "contrast_limits": (0, 1), "blending": "additive", **how})
 
     def _ended(self) -> None:
-        self.run.setEnabled(True)
+        for widget in (self.run, self.blocks.show_maps):
+            widget.setEnabled(True)
         self.progress.hide()
 
     def _save(self) -> None:

@@ -1,23 +1,29 @@
-"""Choosing a trained model: one of the runs, or a file."""
+"""Choosing a trained model, one of the runs or a file, and what it is."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog
 
 from napari_medcl.errors import UserError
 from napari_medcl.gui.editors import Choice
+from napari_medcl.gui.history import MEAN, History
 from napari_medcl.gui.settings import settings
-from napari_medcl.training.run import Run, list_runs
+from napari_medcl.training.run import Run, find_checkpoint, list_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.training.events import Stage
 
 _FILE = "file"
-_SUFFIX = ".safetensors"
+_FILES: dict[Stage, str] = {"pretrain": "*.safetensors *.pth *.pt", "finetune": "*.safetensors"}
+"""Of model files; weights of the methods' authors are only pre-trained."""
 
 
 class ModelChoice(Choice):
@@ -63,7 +69,7 @@ class ModelChoice(Choice):
         if self.itemData(index) != _FILE:
             return
         found, _ = QFileDialog.getOpenFileName(
-            self, "Choose a model file", str(settings().runs), f"Models (*{_SUFFIX})"
+            self, "Choose a model file", str(settings().runs), f"Models ({_FILES[self._stage]})"
         )
         if found:
             self.setValue(Path(found))
@@ -79,3 +85,47 @@ def usable_runs(root: Path, stage: Stage) -> list[Run]:
             if run.checkpoint is not None and run.stage == stage:
                 found.append(run)
     return found
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the user should know of a model.
+
+    Attributes:
+        text: What it is, in words.
+        blocks: The maps that it has UAFS blocks behind.
+    """
+
+    text: str
+    blocks: tuple[str, ...]
+
+
+def look_at(path: Path, **_: Callable[..., Any]) -> Facts:
+    """What a model is.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    from napari_medcl.foreign import load_model
+
+    model = load_model(find_checkpoint(path))
+    return Facts(describe(model, best_dice(path)), model.network.uafs)
+
+
+def describe(model: Checkpoint, dice: float | None) -> str:
+    """What a model was trained for, and how well it did."""
+    plan = model.plan
+    sizes = " × ".join("any" if size is None else f"{size:.3g}" for size in plan.spacing)
+    classes = ", ".join(name for value, name in sorted(model.classes.items()) if value)
+    channels = "1 channel" if plan.channels == 1 else f"{plan.channels} channels"
+    finds = f"Finds {classes}" if classes else "Finds nothing yet"
+    score = "" if dice is None else f" Dice on its validation cases: {dice:.3f}."
+    made = model.origin.in_words().capitalize()
+    return f"{finds}. {made}. {plan.spatial_dims}D, {channels}, voxels of {sizes} mm (z, y, x).{score}"
+
+
+def best_dice(path: Path) -> float | None:
+    """The best mean validation Dice of the run that a model is of."""
+    history = History()
+    history.add(Run(path if path.is_dir() else path.parent.parent).events()[0])
+    return max(history.dice[MEAN].values) if history.dice else None

@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from napari_medcl.methods.contrast import by_position
 from napari_medcl.methods.jcl import dense
+from napari_medcl.methods.patches import affinity, centres, composition, regular_grid
+from napari_medcl.methods.pdcr import dragsaw
 from napari_medcl.methods.supercl import ilcp
 
 if TYPE_CHECKING:
@@ -118,9 +121,73 @@ def literal_ilcp(view_1: Tensor, view_2: Tensor, superpixels: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def volume() -> tuple[Tensor, ...]:
+    """A 64x64x64 volume of four classes in blobs."""
+    field = functional.interpolate(torch.rand(1, 1, 8, 8, 8), size=(64, 64, 64), mode="trilinear")[:, 0]
+    return ((4 * (field - field.min()) / (field.max() - field.min())).long().clamp(max=3),)
+
+
+def windows(most: int, stride: int) -> tuple[tuple[int, ...], ...]:
+    """Centres of the patches of a map over the volume, `stride` voxels to a pixel."""
+    return centres(regular_grid([64 // stride] * 3, most), stride)
+
+
+def our_composition(most: int, stride: int, side: int) -> Callable[[Tensor], Tensor]:
+    return lambda labels: composition(labels, windows(most, stride), side, 4)
+
+
+def literal_composition(most: int, stride: int, side: int) -> Callable[[Tensor], Tensor]:
+    """A loop over the windows, and over the classes in each."""
+
+    def compute(labels: Tensor) -> Tensor:
+        rows = []
+        for centre in product(*windows(most, stride)):
+            span = [slice(max(c - side // 2, 0), max(c - side // 2 + side, 0)) for c in centre]
+            patch = labels[(0, *span)]
+            rows.append(torch.stack([(patch == k).float().mean() for k in range(4)]))
+        return torch.stack(rows)[None]
+
+    return compute
+
+
+def dragsaw_inputs() -> tuple[Tensor, ...]:
+    made_of = torch.rand(8, 64, 4).pow(4)
+    return torch.randn(8, 64, 64).requires_grad_(), affinity(made_of / made_of.sum(-1, keepdim=True))
+
+
+def our_dragsaw(features: Tensor, alike: Tensor) -> Tensor:
+    return dragsaw(features, alike, 1 - alike, 0.5)
+
+
+def literal_dragsaw(features: Tensor, alike: Tensor) -> Tensor:
+    """A loop over the images, and over the patches that the others are compared with."""
+    losses = []
+    for feature, a in zip(features, alike, strict=True):
+        for i in range(feature.shape[1]):
+            s = functional.cosine_similarity(feature[:, i : i + 1], feature, dim=0) / 0.5
+            s = s - s.max()
+            losses.append(-torch.log(torch.exp(s * a[i]) / torch.exp(s * (1 - a[i])).sum()))
+    return torch.stack(losses).mean()
+
+
 ENTRIES = [
     Entry("JCL dense\n8 x 128 x 16x16", 40, dense_inputs, our_dense, literal_dense),
     Entry("SuperCL ILCP\n8 x 512 x 16x16", 10, ilcp_inputs, our_ilcp, literal_ilcp),
+    *(
+        Entry(
+            f"PDCR {name}\nof 64x64x64",
+            100,
+            volume,
+            our_composition(most, stride, side),
+            literal_composition(most, stride, side),
+        )
+        for name, most, stride, side in (
+            ("4096 patches", 4096, 4, 32),  # all of enc3
+            ("27 patches", 32, 4, 32),  # of enc3 in a training step
+            ("64 patches", 64, 2, 14),  # of enc2 in a training step
+        )
+    ),
+    Entry("PDCR loss\n8 x 64 x 64", 1, dragsaw_inputs, our_dragsaw, literal_dragsaw),
 ]
 
 

@@ -73,16 +73,15 @@ def composition(labels: Tensor, centres: Sequence[Sequence[int]], window: int, c
     """
     if len(centres) != labels.ndim - 1:
         raise ValueError(f"centres has {len(centres)} axes, the labels {tuple(labels.shape)} have {labels.ndim - 1}.")
-    cell, inside = torch.zeros((), dtype=torch.long, device=labels.device), []
+    index, inside = torch.zeros((), dtype=torch.long, device=labels.device), []
     for size, places in zip(labels.shape[1:], centres, strict=True):
         piece, member = _pieces(size, places, window)
-        cell = cell[..., None] * member.shape[1] + piece.to(labels.device)
+        index = index[..., None] * member.shape[1] + (classes + 1) * piece.to(labels.device)
         inside.append(member.to(labels.device))
+    index = labels.clamp(max=classes).add_(index).flatten(1)
     cells = [member.shape[1] for member in inside]
-    image = torch.arange(len(labels), device=labels.device).view(-1, *[1] * cell.ndim) * math.prod(cells)
-    index = ((image + cell) * (classes + 1)).add_(labels.clamp(max=classes)).flatten()
-    counts = torch.zeros(len(labels) * math.prod(cells) * (classes + 1), device=labels.device)
-    counts = counts.scatter_add_(0, index, counts.new_ones(()).expand(index.shape))
+    counts = torch.zeros(len(labels), math.prod(cells) * (classes + 1), device=labels.device)
+    counts = counts.scatter_add_(1, index, counts.new_ones(()).expand(index.shape))
     counts = counts.view(len(labels), *cells, classes + 1)[..., :classes]
     with torch.autocast(labels.device.type, enabled=False):
         for member in inside:  # sums the axis that comes first and puts it last

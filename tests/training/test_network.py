@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.errors import UserError
-from napari_medcl.methods import SuperCL
+from napari_medcl.methods import JCL, PDCR, Method, SuperCL
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.finetune import finetune
 from napari_medcl.training.pretrain import pretrain
@@ -37,20 +37,23 @@ def fine(folder: Path, run: Path, **settings: Any) -> tuple[Checkpoint, str]:
 def pre(folder: Path, run: Path, **settings: Any) -> Checkpoint:
     """The model of a pre-training run."""
     small = {name: value for name, value in SMALL.items() if name != "evaluations"}
-    list(pretrain(PretrainConfig(folder=folder, **small | {"method": SuperCL(stride=4)} | settings), run))
+    list(pretrain(PretrainConfig(folder=folder, **small | settings), run))
     return Checkpoint.load(run / "checkpoints" / "last.safetensors")
 
 
 @BOTH
+@pytest.mark.parametrize("method", [SuperCL(stride=4), JCL(), PDCR()], ids=lambda method: method.name)
 @pytest.mark.parametrize("network", ["unet", "attention"])
-def test_it_pre_trains_and_fine_tunes(dims: str, network: str, blobs: Callable[..., Path], tmp_path: Path) -> None:
+def test_it_pre_trains_and_fine_tunes(
+    dims: str, method: Method, network: str, blobs: Callable[..., Path], tmp_path: Path
+) -> None:
     folder = blobs()
-    before = pre(folder, tmp_path / "pre", dims=dims, network=network)
+    before = pre(folder, tmp_path / "pre", dims=dims, network=network, method=method)
     assert before.network.architecture == network
-    after, said = fine(folder, tmp_path / "fine", start=tmp_path / "pre", uafs=True)
+    after, said = fine(folder, tmp_path / "fine", start=tmp_path / "pre", uafs=True, method=PDCR())
     assert after.network.architecture == network
     assert after.network.uafs == ("bottleneck", "dec2", "dec1")
-    assert "starting from" in said
+    assert f"({', '.join(before.parts)})" in said
     name = next(name for name in before.weights if name.startswith("enc1.") and name.endswith("weight"))
     assert (after.weights[name] - before.weights[name]).abs().max() < 0.02
     image = torch.randn(1, 1, *[16] * after.network.spatial_dims)
@@ -94,7 +97,7 @@ def test_a_start_of_another_network_is_refused(
     asked: dict[str, Any], blobs: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, [(setting, value)] = blobs(), asked.items()
-    pre(folder, tmp_path / "pre", dims="2d", network="attention")
+    pre(folder, tmp_path / "pre", dims="2d", network="attention", method=SuperCL(stride=4))
     with pytest.raises(UserError, match=rf"trained with {setting} \w+ and cannot go on with {value}\."):
         fine(folder, tmp_path / "fine", start=tmp_path / "pre", **asked)
     assert not (tmp_path / "fine" / "split.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.methods import JCL, SuperCL
+from napari_medcl.methods.choices import offers
+from napari_medcl.training.config import PretrainConfig
 from napari_medcl.training.run import Run, create, list_runs
 from tests.inference.models import checkpoint
 
@@ -98,6 +103,57 @@ def test_uncertainty_of_uafs_blocks_is_written(blobs: Callable[..., Path], tmp_p
     assert "no UAFS blocks" in said
 
 
+def test_the_file_may_name_the_method_and_the_command_line_wins(tmp_path: Path) -> None:
+    file, pcl = tmp_path / "settings.json", SuperCL(positives="position", intra=0, inter=0, temperature=0.5)
+    file.write_text(json.dumps({"folder": str(tmp_path), "steps": 7, "method": {"name": "pcl", "temperature": 0.5}}))
+    assert asked("pretrain", "--config", file).method == pcl
+    assert asked("pretrain", "--config", file, "--method", "pcl", "--steps", 3).method == pcl
+    assert asked("pretrain", "--config", file, "--method.threshold", 0.2).method.threshold == 0.2
+    other = asked("pretrain", "--config", file, "--method=jcl", "--method.blocks", 1, "--patch", "32,48")
+    assert (other.method, other.steps, other.patch) == (JCL(blocks=1), 7, (32, 48))
+
+
+def asked(*words: object) -> PretrainConfig:
+    """The configuration that words on the command line lead to; nothing is trained."""
+    code = (
+        "from napari_medcl import cli, learn_cli\n"
+        "learn_cli._follow = lambda stage, config, folder: print(config.model_dump_json())\n"
+        "cli.main()"
+    )
+    said = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+    return PretrainConfig.model_validate_json(said.stdout)
+
+
+def test_help_shows_the_methods_and_the_settings_of_one() -> None:
+    said = medcl("pretrain", "--help")
+    assert all(f"{name}: {offer.about}" in said for name, offer in offers("pretrain").items())
+    assert "--method.intra" in said
+    said = medcl("pretrain", "--method", "jcl", "--help")
+    assert "--method.blocks" in said
+    assert "--method.intra" not in said
+    said = medcl("finetune", "--method=pdcr", "--help")
+    assert "--method.windows" in said
+    assert "--method.superpixels" not in said
+
+
+def test_the_authors_weights_are_imported_and_gone_on_from(
+    blobs: Callable[..., Path], shared: Path, tmp_path: Path
+) -> None:
+    folder, weights = blobs(shape=(40, 40, 10)), shared / "reference" / "jcl_authors_checkpoint.pth"
+    said = medcl("import", weights, "-o", tmp_path / "model.safetensors")
+    assert "width 4, 4 poolings. Hands on enc1" in said
+    model = Checkpoint.load(tmp_path / "model.safetensors")
+    assert model.provenance["imported"]["file"] == weights.name
+    said = medcl(
+        "finetune", folder, "--start", weights, "--method", "pdcr", "--method.windows", "5,7", "--steps", 2,
+        "--evaluations", 1, "--batch", 2, "--device", "cpu", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert "crops of 48 x 48" in said
+    assert Run(tmp_path / "run").config["method"]["windows"] == [5, 7]
+    made = Checkpoint.load(Run(tmp_path / "run").checkpoint)
+    assert (made.network.width, made.plan.spacing) == (4, (None, None, None))
+
+
 def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
     run = create("pretrain", {"folder": "scans"}, tmp_path / "20260101-a")
     assert "20260101-a" in medcl("runs", "list", tmp_path)
@@ -116,7 +172,14 @@ def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
         (("pretrain", "{tmp}/nowhere"), "nowhere"),
         (("finetune", "{unlabelled}"), "mask"),
         (("pretrain", "{unlabelled}", "--device", "cuda"), "CUDA"),
-        (("pretrain", "{unlabelled}", "--steps", "-3"), "greater than or equal to 1"),
+        (("pretrain", "{unlabelled}", "--steps", "-3"), "--steps: Input should be greater than or equal to 1."),
+        (("pretrain", "{unlabelled}", "--method", "pcl", "--method.intra", "1"), "Unknown option: --method.intra"),
+        (("pretrain", "{unlabelled}", "--method", "jcl", "--method.blocks", "3", "--depth", "2"), "with 2 poolings"),
+        (("pretrain", "{unlabelled}", "--method", "pdcr", "--method.maps", "enc8"), "no map 'enc8'"),
+        (("finetune", "{unlabelled}", "--method", "jcl"), "JCL learns without masks only."),
+        (("finetune", "{unlabelled}", "--uafs", "--uafs-maps", "dec8"), "no map 'dec8'"),
+        (("finetune", "{unlabelled}", "--start", "{broken}"), "broken.nii.gz"),
+        (("import", "{broken}", "-o", "{tmp}/model.safetensors"), "it is broken"),
         (("pretrain", "{unlabelled}", "--method", "magic"), "Choose supercl, jcl"),
         (("superpixels", "{broken}"), "broken.nii.gz"),
         (("evaluate", "{unlabelled}", "{unlabelled}"), "mask"),

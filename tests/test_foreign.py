@@ -188,7 +188,8 @@ def test_broken_and_missing_files_are_explained(path: Path, tmp_path: Path) -> N
     (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:3000])
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "empty.pth").touch()
-    for name in ("cut", "text", "empty"):
+    (tmp_path / "words.pth").write_text("this is no scan")
+    for name in ("cut", "text", "words", "empty"):
         with pytest.raises(UserError, match="broken"):
             import_authors(tmp_path / f"{name}.pth")
     with pytest.raises(UserError, match="There is no file"):

@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} was not opened: it is broken, or holds objects that could run code besides the weights. "
             "Ask its authors for the weights alone, a state_dict."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a broken pickle ends in any exception
         raise UserError(f"{path} cannot be read as weights: it is broken or cut short. Take another copy.") from error
     inside = [found, *found.values()] if isinstance(found, dict) else []
     for one in inside:

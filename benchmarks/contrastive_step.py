@@ -1,27 +1,30 @@
-"""Time of a step of every pre-training method over the time of the network's part in it.
+"""Time of a step of every method over the time of the network's part in it.
 
     python benchmarks/contrastive_step.py [--repeats 5] [--threads N] [--device cpu] [--only NAME] [--json FILE]
 
 A step is the forward pass of all views, the losses and the backward pass. The bare step is the forward pass of the
-same views through the same stages of the network and its backward pass. Both are run in turn, A B A B, after a
-warm-up, so that other load on the machine falls on both. The ratio is that of the medians of the wall times; beside
-it stand that of the minima and, for a machine with other load, that of the processor times ("busy"; with --threads 1
-the surest).
+same views through the same stages of the network and its backward pass; in fine-tuning ("masks") with cross-entropy.
+Both are run in turn, A B A B, after a warm-up, so that other load on the machine falls on both. The ratio is that of
+the medians of the wall times; beside it stand that of the minima and, for a machine with other load, that of the
+processor times ("busy"; with --threads 1 the surest).
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from timing import machine, options, seconds
+from torch import nn
+from torch.nn import functional
 
 from napari_medcl.data.batch import Batch
-from napari_medcl.methods import JCL, SuperCL
+from napari_medcl.methods import JCL, PDCR, SuperCL
 from napari_medcl.methods.jcl import smaller
 from napari_medcl.models import NetworkSpec
 from napari_medcl.models.unet import UNet
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
 
     from napari_medcl.methods import Method
 
-    Bare = Callable[[], list[Tensor]]
+    Losses = Callable[[], list[Tensor]]
+    Pair = tuple[nn.Module, dict[str, Losses]]
 
 GOAL = 1.15
 WARM_UP = 2
@@ -43,24 +47,51 @@ SIZES = {
 }
 
 
-def bare_supercl(net: UNet, given: Batch) -> Bare:
+def bare_supercl(net: UNet, given: Batch) -> Losses:
     """The encoder on the four views."""
-    return lambda: [net.encode(view)["bottleneck"] for view in (*given.fixed, *given.free)]
+    return lambda: [net.encode(view)["bottleneck"].mean() for view in (*given.fixed, *given.free)]
 
 
-def bare_jcl(net: UNet, given: Batch) -> Bare:
+def bare_jcl(net: UNet, given: Batch) -> Losses:
     """The encoder on two views, encoder and two decoder blocks on two that were scaled down before."""
     last = net.spec.decoder_names[1]
     full, scaled = (given.fixed[0], given.free[0]), [smaller(view, 2) for view in (given.fixed[1], given.free[1])]
     return lambda: [
-        *(net.encode(view)["bottleneck"] for view in full),
-        *(net.decode(net.encode(view), to=last)[last] for view in scaled),
+        *(net.encode(view)["bottleneck"].mean() for view in full),
+        *(net.decode(net.encode(view), to=last)[last].mean() for view in scaled),
     ]
 
 
-METHODS: dict[str, tuple[Method, Callable[[UNet, Batch], Bare]]] = {
-    "SuperCL": (SuperCL(), bare_supercl),
-    "JCL": (JCL(), bare_jcl),
+def bare_pdcr(net: UNet, given: Batch) -> Losses:
+    """Encoder and decoder on one view, as far as a map is read."""
+    last = PDCR().maps_read(net.spec)[-1]
+    return lambda: [net.decode(net.encode(given.fixed[0]), to=last)[last].mean()]
+
+
+def pretraining(method: Method, bare: Callable[[UNet, Batch], Losses], net: UNet, given: Batch) -> Pair:
+    module = method.pretraining(net).to(given.fixed[0].device)
+    return module, {"step": lambda: list(module(given).values()), "bare": bare(net, given)}
+
+
+def finetuning(method: Method, net: UNet, given: Batch) -> Pair:
+    """Beside cross-entropy, which the bare step has too."""
+    module = method.finetuning(net).to(given.fixed[0].device)
+    labels = (given.superpixels // 100) % net.spec.classes
+
+    def losses(whole: bool) -> list[Tensor]:
+        maps = net.encode(given.fixed[0])
+        maps |= net.decode(maps)
+        loss = functional.cross_entropy(net.head(maps["dec1"]), labels)
+        return [loss, *(module(maps, labels).values() if whole else ())]
+
+    return nn.ModuleList([net, module]), {"step": lambda: losses(True), "bare": lambda: losses(False)}
+
+
+STEPS: dict[str, Callable[[UNet, Batch], Pair]] = {
+    "SuperCL": partial(pretraining, SuperCL(), bare_supercl),
+    "JCL": partial(pretraining, JCL(), bare_jcl),
+    "PDCR": partial(pretraining, PDCR(), bare_pdcr),
+    "PDCR, masks": partial(finetuning, PDCR()),
 }
 
 
@@ -79,21 +110,14 @@ def batch(images: int, size: tuple[int, ...], device: str) -> Batch:
 def steps(method: str, size: str, device: str) -> dict[str, Callable[[], None]]:
     """The two things that are timed, on one network and one batch."""
     images, shape, width, depth = SIZES[size]
-    settings, make_bare = METHODS[method]
     net = UNet(NetworkSpec(in_channels=1, classes=2, spatial_dims=len(shape), width=width, depth=depth)).to(device)
-    module = settings.pretraining(net).to(device)
-    given = batch(images, shape, device)
-    maps = make_bare(net, given)
+    trained, pair = STEPS[method](net, batch(images, shape, device))
 
-    def whole() -> None:
-        module.zero_grad()
-        torch.stack(list(module(given).values())).sum().backward()
+    def step(losses: Losses) -> None:
+        trained.zero_grad()
+        torch.stack(losses()).sum().backward()
 
-    def bare() -> None:
-        module.zero_grad()
-        torch.stack([feature.mean() for feature in maps()]).sum().backward()
-
-    return {"step": whole, "bare": bare}
+    return {name: partial(step, losses) for name, losses in pair.items()}
 
 
 def measure(timed: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, list[tuple[float, float]]]:
@@ -128,7 +152,7 @@ def main() -> None:
     console.print(", ".join(f"{key} {value}" for key, value in about.items()))
     table = Table("method", "images", "bare", "step", "medians", "minima", "busy", title=f"goal {GOAL}")
     results = {}
-    for method in METHODS:
+    for method in STEPS:
         for size in SIZES:
             name = f"{method}, {size}"
             if given.only.lower() not in name.lower():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_medcl.errors import UserError
+from napari_medcl.foreign import our_name
 from napari_medcl.methods import JCL
 from napari_medcl.methods.contrast import by_position, contrastive, other_view
 from napari_medcl.methods.jcl import dense, equivariance, smaller
@@ -19,7 +20,6 @@ from napari_medcl.models import NetworkSpec
 from napari_medcl.models.network import padded
 from napari_medcl.models.unet import UNet
 
-from ..models.test_unet import our_name
 from .batches import batch
 
 SIZES = pytest.mark.parametrize("size", [(4, 6), (5, 3), (3, 4, 2)])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_medcl.data.splits import read_split
     from napari_medcl.data.superpixels import superpixels
     from napari_medcl.errors import UserError
+    from napari_medcl.foreign import import_authors
     from napari_medcl.inference.evaluate import evaluate
     from napari_medcl.inference.predict import Predictor
     from napari_medcl.methods.jcl import JCL
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "find_cases",
     "finetune",
+    "import_authors",
     "pretrain",
     "read_labels",
     "read_split",
@@ -59,6 +61,7 @@ _HOME = {
     "evaluate": "inference.evaluate",
     "find_cases": "data.cases",
     "finetune": "training.finetune",
+    "import_authors": "foreign",
     "pretrain": "training.pretrain",
     "read_labels": "data.formats",
     "read_split": "data.splits",

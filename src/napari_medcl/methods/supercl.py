@@ -32,7 +32,7 @@ _MOST_PAIRS = 2**27
 
 
 class SuperCL(ComparesImages):
-    """Contrastive pre-training with superpixels; SimCLR and PCL are settings of it.
+    """Superpixels say which pixels of an image are alike, and which images; PCL and SimCLR are settings of it.
 
     SimCLR: `positives="simclr", intra=0, inter=0`. PCL: `positives="position", intra=0, inter=0`.
     """

@@ -237,10 +237,12 @@ class _Comparison(nn.Module):
         """Embeddings (B, C, N), and what their patches are made of (B, N, K) at every size."""
         grid = self.method.grid(self.spec, name, labels.shape[1:])
         places = centres(grid, self.spec.stride(name))
-        for axis, chosen in enumerate(grid, start=2):
-            feature = feature.index_select(axis, torch.tensor(chosen, device=feature.device))
-        sides = self.method.sides(self.spec, name)
-        return feature.flatten(2), [composition(labels, places, side, classes) for side in sides]
+        pixels = torch.zeros((), dtype=torch.long)
+        for axis, length in zip(grid, feature.shape[2:], strict=True):
+            pixels = pixels[..., None] * length + torch.tensor(axis)
+        vectors = feature.movedim(1, -1).flatten(1, -2)  # pixels first: the gradient keeps the layout of the map
+        chosen = vectors.index_select(1, pixels.flatten().to(feature.device)).mT
+        return chosen, [composition(labels, places, side, classes) for side in self.method.sides(self.spec, name)]
 
     def _loss(self, one: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]]) -> Tensor:
         """The mean over the sizes of patches; what has no annotated voxel is compared with nothing."""

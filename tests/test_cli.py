@@ -124,6 +124,11 @@ def asked(*words: object) -> PretrainConfig:
     return PretrainConfig.model_validate_json(said.stdout)
 
 
+def test_without_a_word_it_shows_the_commands() -> None:
+    said = medcl()
+    assert all(name in said for name in ("pretrain", "finetune", "import", "predict"))
+
+
 def test_help_shows_the_methods_and_the_settings_of_one() -> None:
     said = medcl("pretrain", "--help")
     assert all(f"{name}: {offer.about}" in said for name, offer in offers("pretrain").items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -236,41 +235,11 @@ def _launch(
     return app(tokens, exit_on_error=False, print_error=False)
 
 
-def _prepare(tokens: Sequence[str]) -> None:
-    """Adds the commands whose options depend on the method that is asked for, and reads the settings file."""
-    source, file = _typed(tokens, "--config"), {}
-    if source is not None:
-        file = _settings(Path(source))
-    stage = next((token for token in tokens if token in ("pretrain", "finetune")), "")
-    if file := add_commands(app, stage, _typed(tokens, "--method"), file):
-        app.config = cyclopts.config.Dict(file, source=source or "", use_commands_as_keys=False)
-
-
-def _typed(tokens: Sequence[str], option: str) -> str | None:
-    """The value of an option, typed as `--option value` or `--option=value`; the last one counts."""
-    found = None
-    for token, after in zip(tokens, (*tokens[1:], None), strict=True):
-        name, equals, value = token.partition("=")
-        if name == option:
-            found = value if equals else after
-    return found
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The settings file {path} cannot be read: {error}.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"The settings file {path} holds no settings by name, as the config.json of a run does.")
-    return {name: value for name, value in found.items() if name != "stage" and value is not None}
-
-
 def main() -> None:
     """The command `medcl`. What the user can mend ends with a message: status 2 for what was typed, else 1."""
     tokens = sys.argv[1:]
     try:
-        _prepare(tokens)
+        add_commands(app, tokens)
         app.meta(tokens, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
         cause = error.__cause__

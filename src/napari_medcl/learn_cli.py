@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import App, Group, Parameter
+from cyclopts.config import Dict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from rich.console import Console
 
@@ -15,7 +18,7 @@ from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.run import Run, default_root, new_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -31,30 +34,52 @@ _MORE = Group("More settings", sort_key=3)
 console = Console()
 
 
-def add_commands(app: App, stage: str, method: str | None, file: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds both commands.
+def add_commands(app: App, tokens: Sequence[str]) -> None:
+    """Adds both commands, with the options of the method that is asked for, and takes the settings file to heart.
+
+    What was typed wins over the file; where it names another method, that of the file and its settings do not count.
 
     Args:
         app: Where to.
-        stage: The command that was typed.
-        method: The name that was typed behind `--method`, if one was.
-        file: The settings file, which may name a method, too.
-
-    Returns:
-        The settings of the file that go on: those of another method than the one that was typed do not.
+        tokens: What was typed.
 
     Raises:
-        UserError: There is no such method.
+        UserError: The file cannot be read, or there is no such method.
     """
-    given = file.get("method") or {}
+    source, typed = _typed(tokens, "--config"), _typed(tokens, "--method")
+    file = {} if source is None else _settings(Path(source))
+    given = file.pop("method", {})
     own = {"name": given} if isinstance(given, str) else dict(given)
     named = own.pop("name", None)
+    stage = next((token for token in tokens if token in _CONFIGS), None)
     for one in _CONFIGS:
-        name = (method or named) if one == stage else None
+        name = (typed or named) if one == stage else None
         offer = chosen(one, name) if name else next(iter(offers(one).values()))
-        app.command(_command(one, offer, listed=method is None), name=one)
-    rest = {name: value for name, value in file.items() if name != "method"}
-    return {**rest, "method": own} if own and method in (None, named) else rest
+        app.command(_command(one, offer, listed=typed is None), name=one)
+    if own and typed in (None, named):
+        file["method"] = own
+    if file:
+        app.config = Dict(file, source=source or "", use_commands_as_keys=False)
+
+
+def _typed(tokens: Sequence[str], option: str) -> str | None:
+    """The value of an option, typed as `--option value` or `--option=value`; the last one counts."""
+    found = None
+    for token, after in itertools.zip_longest(tokens, tokens[1:]):
+        name, equals, value = token.partition("=")
+        if name == option:
+            found = value if equals else after
+    return found
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The settings file {path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"The settings file {path} holds no settings by name, as the config.json of a run does.")
+    return {name: value for name, value in found.items() if name != "stage" and value is not None}
 
 
 def _command(stage: Stage, offer: Offer, *, listed: bool) -> Callable[..., None]:

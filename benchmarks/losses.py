@@ -183,7 +183,7 @@ ENTRIES = [
         )
         for name, most, stride, side in (
             ("4096 patches", 4096, 4, 32),  # all of enc3
-            ("27 patches", 32, 4, 32),  # of enc3 in a training step
+            ("32 patches", 32, 4, 32),  # of enc3 in a training step
             ("64 patches", 64, 2, 14),  # of enc2 in a training step
         )
     ),

@@ -135,8 +135,8 @@ def test_feature_hands_on_what_it_trains() -> None:
 def test_feature_patches_of_a_map() -> None:
     method, deep = PDCR(), spec(3, depth=4)
     counts = {name: math.prod(map(len, method.grid(deep, name, (96, 96, 96)))) for name in deep.map_names}
-    assert [counts[name] for name in deep.encoder_names] == [125, 64, 27, 8, 8]
-    assert [counts[name] for name in deep.decoder_names] == [8, 27, 64, 125]
+    assert [counts[name] for name in deep.encoder_names] == [128, 64, 32, 8, 8]
+    assert [counts[name] for name in deep.decoder_names] == [8, 32, 64, 128]
     assert method.grid(deep, "enc3", (10, 9, 1)) == ((0, 1, 2), (0, 1, 2), (0,))
     assert [method.sides(deep, name) for name in ("enc2", "enc3", "dec2")] == [(14,), (32,), (22,)]
     assert PDCR(windows=(5, 7, 9)).sides(deep, "enc3") == (5, 7, 9)

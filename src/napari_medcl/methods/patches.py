@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,22 +16,22 @@ if TYPE_CHECKING:
 
     from napari_medcl.models import NetworkSpec
 
+_EVEN = 2
+"""Distances along two axes may differ by this factor, so that 128 pixels fit into a square: 8 by 16."""
+
 
 def regular_grid(sizes: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
-    """Places of at most `most` pixels of a map, equally far apart along every axis.
+    """Places of `most` pixels of a map, about equally far apart along every axis.
 
     Args:
         sizes: Size of the map along every axis.
-        most: How many pixels are wanted; as many come as have room at one distance, all where there are fewer.
+        most: How many pixels are wanted. Fewer come where no grid has so many with distances that differ by a factor
+            of 2 at most, all where there are not more.
 
     Returns:
         The places along every axis; the pixels are where they cross, in row-major order.
     """
-    steps = sorted({(size / count, size, count) for size in sizes for count in range(1, min(size, most) + 1)})
-    for _, size, count in steps:
-        counts = [max(1, other * count // size) for other in sizes]
-        if math.prod(counts) <= most:
-            break
+    counts = _counts(tuple(sizes), most)
     return tuple(tuple((2 * i + 1) * size // (2 * n) for i in range(n)) for size, n in zip(sizes, counts, strict=True))
 
 
@@ -101,6 +103,21 @@ def affinity(first: Tensor, second: Tensor | None = None) -> Tensor:
         (B, N, M).
     """
     return (1 - torch.cdist(first, first if second is None else second, p=1) / 2).clamp_min(0)
+
+
+@lru_cache
+def _counts(sizes: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """As many pixels along every axis as the distances allow; where none are near each other, the most even ones."""
+    *firsts, last = sizes
+
+    def worth(counts: tuple[int, ...]) -> tuple[bool, float, float]:
+        steps = [size / count for size, count in zip(sizes, counts, strict=True)]
+        ratio, count = max(steps) / min(steps), math.prod(counts)
+        return (True, count, -ratio) if ratio <= _EVEN else (False, -ratio, count)
+
+    starts = product(*(range(1, min(size, most) + 1) for size in firsts))
+    fitting = ((*start, min(last, most // math.prod(start))) for start in starts if math.prod(start) <= most)
+    return max(fitting, key=worth)
 
 
 def _pieces(size: int, places: Sequence[int], window: int) -> tuple[Tensor, Tensor]:

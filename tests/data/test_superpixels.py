@@ -198,13 +198,14 @@ class TestCache:
 
 class TestGrid:
     @settings(max_examples=200, deadline=None)
-    @given(old=st.lists(st.integers(1, 97), min_size=2, max_size=3), data=st.data())
-    def test_it_is_torchs_nearest(self, old, data):
-        old = [min(size, 30) for size in old] if len(old) == 3 else old
-        new = [data.draw(st.integers(1, 2 * size)) for size in old]
-        ids = np.arange(np.prod(old)).reshape(old)
-        expected = torch.nn.functional.interpolate(torch.tensor(ids[None, None]).float(), size=new, mode="nearest")
-        assert np.array_equal(at_grid(ids, new), expected[0, 0].long().numpy())
+    @given(size=st.lists(st.integers(1, 97), min_size=2, max_size=3), cell=st.sampled_from([1, 2, 4, 8, 16, 32]))
+    def test_it_is_torchs_nearest_of_the_padded_map(self, size, cell):
+        size = [min(n, 30) for n in size] if len(size) == 3 else size
+        ids = np.arange(np.prod(size)).reshape(size)
+        larger = np.pad(ids, [(0, -n % cell) for n in size], mode="edge")
+        new = [n // cell for n in larger.shape]
+        expected = torch.nn.functional.interpolate(torch.tensor(larger[None, None]).float(), size=new, mode="nearest")
+        assert np.array_equal(at_grid(ids, [cell] * len(size)), expected[0, 0].long().numpy())
 
     def test_positives(self):
         grid = np.array([[1, 1], [2, 1]])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,12 +108,12 @@ def test_volume_in_3d(viewer: Any, dock: Any, qtbot: QtBot) -> None:
     dock.form.setValue({"per": "volume"})
     qtbot.waitUntil(lambda: PREVIEW not in viewer.layers)
     assert "no preview" in dock.message.text()
-    dock.pseudo.setChecked(True)
-    dock.pseudo.depth.setValue(2)
     viewer.dims.ndisplay = 3
     with qtbot.waitSignal(dock._scan_task.done):
         dock.compute.click()
-    assert viewer.layers["pseudo masks"].data.shape == (3, 8, 8)
+    ids = viewer.layers["scan superpixels"].data
+    assert all(np.ptp(ids[index]) > 0 for index in (0, 6))
+    assert np.intersect1d(ids[0], ids[1]).size > 0
 
 
 def test_stop_leaves_nothing(viewer: Any, dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,48 +135,12 @@ def test_stop_leaves_nothing(viewer: Any, dock: Any, qtbot: QtBot, monkeypatch: 
     assert "scan superpixels" not in viewer.layers
 
 
-def test_positives_of_a_picked_pixel(viewer: Any, dock: Any, qtbot: QtBot) -> None:
-    dock.pseudo.setChecked(True)
-    dock.pseudo.depth.setValue(2)
-    grid = viewer.layers["pseudo masks"]
-    assert grid.data.shape == (1, 8, 8)
-    dock.pseudo.pick.setChecked(True)
-    place = grid.data_to_world((0, 4, 5))
-    event = SimpleNamespace(type="mouse_press", position=place)
-    (callback,) = [one for one in viewer.mouse_drag_callbacks if one == dock.pseudo._clicked]
-    for _ in callback(viewer, event):
-        event.type = "mouse_release"
-    positives = viewer.layers["positives"]
-    assert np.array_equal(positives.data > 0, grid.data == grid.data[0, 4, 5])
-    assert positives.data[0, 4, 5] == 3
-    assert np.array_equal(positives.scale, grid.scale)
-    assert f"Superpixel {grid.data[0, 4, 5]} on the grid of 8 × 8 cells" in dock.pseudo.message.text()
-    dock.pseudo.pick_at((0, 1e6, 0))
-    assert "outside" in dock.pseudo.message.text()
-    dock.pseudo.setChecked(False)
-    assert {"positives", "pseudo masks"}.isdisjoint(layer.name for layer in viewer.layers)
-    assert dock.pseudo._clicked not in viewer.mouse_drag_callbacks
-
-
-def test_a_drag_picks_nothing(viewer: Any, dock: Any) -> None:
-    dock.pseudo.setChecked(True)
-    event = SimpleNamespace(type="mouse_press", position=viewer.layers["scan"].data_to_world((5, 5, 5)))
-    dragging = dock.pseudo._clicked(viewer, event)
-    for kind in ("mouse_move", "mouse_release"):
-        next(dragging)
-        event.type = kind
-    list(dragging)
-    assert "positives" not in viewer.layers
-
-
 def test_picture_in_colour(viewer: Any, qtbot: QtBot) -> None:
     colours = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     viewer.add_image(colours, rgb=True, name="photo")
     dock = open_dock(viewer)
     qtbot.waitUntil(lambda: PREVIEW in viewer.layers)
-    dock.pseudo.setChecked(True)
     assert viewer.layers[PREVIEW].data.shape == (40, 50)
-    assert viewer.layers["pseudo masks"].data.shape == (3, 4)
     with qtbot.waitSignal(dock._scan_task.done):
         dock.compute.click()
     assert viewer.layers["photo superpixels"].data.shape == (40, 50)
@@ -195,11 +158,8 @@ def test_without_a_scan_it_says_what_to_do(viewer: Any, qtbot: QtBot, scan: Path
 
 
 def test_closed_dock_leaves_no_helper_and_listens_no_more(viewer: Any, dock: Any, qtbot: QtBot) -> None:
-    dock.pseudo.setChecked(True)
-    dock.pseudo.pick.setChecked(True)
     viewer.window.remove_dock_widget(dock)
     assert [layer.name for layer in viewer.layers] == ["scan"]
-    assert dock.pseudo._clicked not in viewer.mouse_drag_callbacks
     viewer.dims.set_current_step(0, 1)
     viewer.layers.clear()
     qtbot.waitUntil(lambda: not isalive(dock))

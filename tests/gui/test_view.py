@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from napari.components import ViewerModel
 
 from napari_medcl.errors import UserError
@@ -13,17 +14,28 @@ from napari_medcl.gui.view import (
     POSITIVE,
     SAMPLED,
     Overlay,
-    bottleneck,
+    Shown,
     cut,
+    middle,
+    near,
+    outline,
     over_scan,
     over_slice,
     positives_of,
     shown_slice,
     shown_step,
+    voxel_at,
 )
+from napari_medcl.methods.contrast import by_position
 
 RANDOM = np.random.default_rng(0)
 SCALE, TRANSLATE = (3.0, 1.5, 0.5), (10.0, -20.0, 30.0)
+
+
+def cell(overlay: Overlay, position: Any) -> tuple[int, ...] | None:
+    """The cell of a map at a position in the world, None outside."""
+    index = np.rint((np.asarray(position) - overlay.translate) / overlay.scale).astype(int)
+    return tuple(index.tolist()) if all(0 <= i < n for i, n in zip(index, overlay.array.shape, strict=True)) else None
 
 
 @pytest.fixture
@@ -54,10 +66,10 @@ def test_map_lies_over_the_slice_in_view(viewer: ViewerModel) -> None:
     overlay = over_slice(layer, shown, layer.data[:, 4])
     assert overlay.array.shape == (6, 1, 8)
     for point in ((0, 4, 0), (5, 4, 7), (2, 4, 3)):
-        cell = overlay.cell(tuple(layer.data_to_world(point)))
-        assert cell is not None
-        assert overlay.array[cell] == layer.data[point]
-    assert overlay.cell(tuple(layer.data_to_world((6, 4, 0)))) is None
+        found = cell(overlay, layer.data_to_world(point))
+        assert found is not None
+        assert overlay.array[found] == layer.data[point]
+    assert cell(overlay, layer.data_to_world((6, 4, 0))) is None
 
 
 def test_picture_among_volumes(viewer: ViewerModel) -> None:
@@ -95,33 +107,57 @@ def test_what_shows_no_slice_is_said(viewer: ViewerModel) -> None:
         shown_slice(near, viewer.dims)
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 48), (1, 50, 37), (20, 64, 48), (33, 17)])
-def test_bottleneck_grid_covers_the_same_place(shape: tuple[int, ...]) -> None:
-    fine = Overlay(RANDOM.integers(1, 99, shape), SCALE[-len(shape) :], TRANSLATE[-len(shape) :])
-    grid = bottleneck(fine, 4)
-    assert grid.array.shape == tuple(-(-n // 16) for n in shape)
-    for overlay_edge in (-0.5, None):
-        edges = [
-            np.array(o.translate)
-            + (np.full(len(shape), -0.5) if overlay_edge else np.array(o.array.shape) - 0.5) * o.scale
-            for o in (fine, grid)
-        ]
-        assert np.allclose(*edges)
+def test_coarse_map_of_a_part_lies_over_its_voxels(viewer: ViewerModel) -> None:
+    layer = add(viewer, (6, 7, 8))
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_current_step(1, 4)
+    shown = shown_slice(layer, viewer.dims)
+    flat = over_slice(layer, shown, RANDOM.random((2, 3)), first=(1, 2), cell=(2, 1.5))
+    whole = over_scan(layer, RANDOM.random((1, 2, 3)), first=(0, 1, 2), cell=(5, 2, 1.5))
+    for voxel, wanted in {
+        (1, 4, 2): (0, 0, 0),
+        (2, 4, 3): (0, 0, 0),
+        (3, 4, 4): (1, 0, 1),
+        (4, 4, 6): (1, 0, 2),
+    }.items():
+        assert cell(flat, layer.data_to_world(voxel)) == wanted
+    assert cell(flat, layer.data_to_world((0, 4, 2))) is None
+    assert cell(whole, layer.data_to_world((4, 1, 6))) == (0, 0, 2)
+    picture = viewer.add_image(RANDOM.random((7, 8)))
+    assert over_slice(picture, Shown(None), RANDOM.random((2, 2)), cell=(4, 4)).translate == (1.5, 1.5)
 
 
-def test_grid_takes_the_superpixel_at_the_same_place() -> None:
-    array = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((16, 16), int))
-    fine = Overlay(array, (1.0, 1.0), (0.0, 0.0))
-    grid = bottleneck(fine, 4)
-    assert np.array_equal(grid.array, np.arange(1, 13).reshape(3, 4))
-    assert grid.cell((20, 40)) == (1, 2)
+def test_voxel_under_the_mouse(viewer: ViewerModel) -> None:
+    layer = add(viewer, (6, 7, 8))
+    shown = Shown(1, 4)
+    place = tuple(layer.data_to_world((2, 4, 5)))
+    assert voxel_at(layer, shown, place, flat=True) == pytest.approx((2, 5))
+    assert voxel_at(layer, shown, place, flat=False) == pytest.approx((2, 4, 5))
+    assert voxel_at(layer, shown, tuple(layer.data_to_world((2, 4, 8))), flat=True) is None
+    assert middle(layer, shown) == pytest.approx(layer.data_to_world((3, 4, 4)))
+    series = viewer.add_image(RANDOM.random((9, 6, 7, 8)), scale=(1, *SCALE), translate=(0, *TRANSLATE), units="mm")
+    assert voxel_at(series, shown, middle(series, shown), flat=False) == pytest.approx((3, 4, 4))
+
+
+def test_outline_is_one_voxel_thick() -> None:
+    assert outline((4, 3)).tolist() == [[1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]]
+    assert outline((1, 2)).all()
+    assert outline((5, 5, 5)).sum() == 125 - 27
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 95])
+@pytest.mark.parametrize("threshold", [0.05, 0.1, 1.0])
+def test_near_slices_are_those_of_training(count: int, threshold: float) -> None:
+    places = torch.tensor([(index + 1) / count for index in range(count)])
+    alike = by_position(places, threshold)[:count, :count].numpy()
+    for index in range(count):
+        assert np.array_equal(near(count, index, threshold), alike[index])
 
 
 def test_positives_are_the_cells_of_the_same_superpixel() -> None:
-    grid = Overlay(np.array([[1, 1, 2], [1, 2, 2], [3, 1, 2]]), (1.0, 1.0), (0.0, 0.0))
-    found = positives_of(grid, (0, 1), stride=2)
+    found = positives_of(np.array([[1, 1, 2], [1, 2, 2], [3, 1, 2]]), (0, 1), stride=2)
     expected = [[SAMPLED, CHOSEN, 0], [POSITIVE, 0, 0], [0, POSITIVE, 0]]
-    assert found.array.tolist() == expected
+    assert found.tolist() == expected
 
 
 def test_patients_stand_upright(viewer: ViewerModel) -> None:

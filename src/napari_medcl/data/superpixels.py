@@ -152,19 +152,16 @@ def cached_superpixels(
     return result
 
 
-def at_grid(superpixels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """A map on the coarser grid of a network's map, as torch's `interpolate(mode="nearest")` takes it.
+def at_grid(superpixels: NDArray[Any], cell: Sequence[int]) -> NDArray[Any]:
+    """A map on the coarser grid of a network's map: the first pixel of each cell stands for it.
+
+    The same as padding to whole cells and torch's `interpolate(mode="nearest")`.
 
     Args:
         superpixels: (Y, X) or (Z, Y, X).
-        shape: Of the coarser grid, as many numbers.
+        cell: Pixels in a cell, as many numbers.
     """
-    # torch counts in single precision, and so decides which of two neighbours is taken.
-    places = (
-        np.minimum(np.arange(new, dtype=np.float32) * np.float32(old / new), old - 1).astype(np.intp)
-        for old, new in zip(superpixels.shape, shape, strict=True)
-    )
-    return superpixels[np.ix_(*places)]
+    return superpixels[tuple(slice(None, None, int(step)) for step in cell)]
 
 
 def positives(grid: NDArray[Any], index: tuple[int, ...]) -> NDArray[np.bool_]:

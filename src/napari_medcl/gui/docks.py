@@ -181,6 +181,24 @@ class LayerChoice(Choice):
         self.refresh()
 
 
+class MaskChoice(LayerChoice):
+    """One of the masks that are open, or none of them.
+
+    Args:
+        dock: The dock that it is part of.
+        none: Text of the choice of no mask.
+    """
+
+    def __init__(self, dock: Dock, none: str) -> None:
+        self._none = none
+        super().__init__(dock)
+
+    def refresh(self) -> None:
+        """Lists what is open now."""
+        masks = reversed(masks_of(self._viewer))
+        self.setChoices([(self._none, None), *((layer.name, layer) for layer in masks)])
+
+
 def images_of(viewer: napari.Viewer) -> list[Any]:
     """The image layers that are scans."""
     return [layer for layer in viewer.layers if isinstance(layer, Image) and not is_helper(layer)]

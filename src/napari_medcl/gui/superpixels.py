@@ -16,10 +16,9 @@ from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Progress
 from napari_medcl.gui.editors import BoolEdit, tip
 from napari_medcl.gui.form import Form
 from napari_medcl.gui.layers import labels_layer, to_volume
-from napari_medcl.gui.pseudo import PseudoMasks
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.tasks import Task
-from napari_medcl.gui.view import Shown, cut, over_scan, over_slice, shown_slice, shown_step
+from napari_medcl.gui.view import Shown, cut, over_slice, shown_slice, shown_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +61,7 @@ def scan_map(
 
 
 class SuperpixelsDock(Dock):
-    """Superpixels of an image layer, and the pseudo masks that methods make of them."""
+    """Superpixels of an image layer."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
@@ -83,14 +82,13 @@ class SuperpixelsDock(Dock):
         self.compute = QPushButton("Compute whole scan")
         self.compute.setToolTip(tip("Superpixels of the whole scan, as a labels layer that lies over it."))
         self.progress = Progress()
-        self.pseudo = PseudoMasks(self)
 
         # layout
         column = self.add_column()
         top = QFormLayout()
         top.addRow("Scan", self.scan)
         column.addLayout(top)
-        for widget in (self.form, self.preview, self.compute, self.progress, self.pseudo, self.message):
+        for widget in (self.form, self.preview, self.compute, self.progress, self.message):
             column.addWidget(widget)
         column.addStretch()
 
@@ -148,13 +146,11 @@ class SuperpixelsDock(Dock):
         self.message.say(why)
         self.drop_layer(self._preview_layer)
         self._preview_layer = None
-        self.pseudo.setSuperpixels(None)
 
     def _show_preview(self, found: NDArray[np.int32]) -> None:
         layer, shown = self._asked_for
         overlay = over_slice(layer, shown, found)
         self._preview_layer = self.show_overlay(self._preview_layer, overlay, "superpixels (preview)", contour=1)
-        self.pseudo.setSuperpixels(overlay)
 
     def _start_scan(self) -> None:
         try:
@@ -166,21 +162,19 @@ class SuperpixelsDock(Dock):
         with suppress(UserError):  # in the 3D view no axis is that of the slices: z then
             axis = shown_slice(layer, self.viewer.dims).axis or 0
         self.message.say("")
-        self._asked_of = layer, volume, how
+        self._asked_of = layer, volume
         self.compute.setEnabled(False)
         self.progress.begin()
         self._scan_task.start(scan_map, volume, axis, how)
 
     def _show_scan(self, found: NDArray[np.int32]) -> None:
-        layer, volume, how = self._asked_of
+        layer, volume = self._asked_of
         mask = Labels(found, volume.spacing, volume.origin, volume.source)
         data, meta, _ = labels_layer(mask, f"{layer.name} superpixels")
         meta["metadata"]["medcl"][HELPER] = True
         result = self.viewer.add_labels(data, **meta)
         if self.viewer.dims.ndisplay == 2:  # napari warns of contours in 3D
             result.contour = 1
-        if how.per == "volume":
-            self.pseudo.setSuperpixels(over_scan(layer, found))
 
     def _scan_ended(self) -> None:
         self.compute.setEnabled(True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medcl.data.superpixels import at_grid, positives
+from napari_medcl.data.superpixels import positives
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 POSITIVE, SAMPLED, CHOSEN = 1, 2, 3
 """Values of the map of positives: same superpixel; the same and looked at by the loss; the pixel itself."""
@@ -41,13 +41,6 @@ class Overlay:
     array: NDArray[Any]
     scale: tuple[float, ...]
     translate: tuple[float, ...]
-
-    def cell(self, position: Sequence[float]) -> tuple[int, ...] | None:
-        """The cell at a position in the world, None outside; the slice is always the one that there is."""
-        place = np.rint((np.asarray(position[-self.array.ndim :]) - self.translate) / self.scale)
-        index = tuple(0 if n == 1 else int(i) for i, n in zip(place, self.array.shape, strict=True))
-        inside = all(0 <= i < n for i, n in zip(index, self.array.shape, strict=True))
-        return index if inside else None
 
 
 def shown_slice(layer: Any, dims: Any) -> Shown:
@@ -89,39 +82,73 @@ def cut(array: NDArray[Any], shown: Shown) -> NDArray[Any]:
     return np.asarray(np.take(array, shown.index, (shown.axis or 0) + 1))
 
 
-def over_slice(layer: Any, shown: Shown, array: NDArray[Any]) -> Overlay:
-    """A map (A, B) of the slice that is shown, laid over it."""
-    scale, translate = (tuple(map(float, values[-3:])) for values in (layer.scale, layer.translate))
+def over_slice(
+    layer: Any, shown: Shown, array: NDArray[Any], first: ArrayLike = (0, 0), cell: ArrayLike = (1, 1)
+) -> Overlay:
+    """A map (A, B) of the slice that is shown, laid over it; see `over_scan`."""
     if shown.axis is None:
-        return Overlay(array, scale, translate)
-    shift = np.eye(3)[shown.axis] * shown.index * scale
-    return Overlay(np.expand_dims(array, shown.axis), scale, tuple((np.array(translate) + shift).tolist()))
+        return over_scan(layer, array, first, cell)
+    axis = shown.axis
+    first, cell = np.insert(np.asarray(first, float), axis, shown.index), np.insert(np.asarray(cell, float), axis, 1)
+    return over_scan(layer, np.expand_dims(array, axis), first, cell)
 
 
-def over_scan(layer: Any, array: NDArray[Any]) -> Overlay:
-    """A map (Z, Y, X) of a whole scan, laid over it."""
-    return Overlay(
-        array[0] if layer.ndim == 2 else array,
-        tuple(map(float, layer.scale[-3:])),
-        tuple(map(float, layer.translate[-3:])),
+def over_scan(layer: Any, array: NDArray[Any], first: ArrayLike = (0, 0, 0), cell: ArrayLike = (1, 1, 1)) -> Overlay:
+    """A map with as many axes as the scan, laid over it.
+
+    Args:
+        layer: Shows the scan.
+        array: The map, of the whole scan or of a part, as fine or coarser.
+        first: Where the map begins: voxel edges of the scan, counted from its first voxel's.
+        cell: Voxels of the scan in a pixel of the map.
+    """
+    array = array[0] if array.ndim > layer.ndim else array
+    scale, translate, begin, size = (
+        np.asarray(numbers, float)[-array.ndim :] for numbers in (layer.scale, layer.translate, first, cell)
     )
+    middle = begin + (size - 1) / 2
+    return Overlay(array, tuple((scale * size).tolist()), tuple((translate + middle * scale).tolist()))
 
 
-def bottleneck(superpixels: Overlay, depth: int) -> Overlay:
-    """Superpixels as the network's innermost map sees them: the grid after `depth` poolings, over the scan."""
-    fine = np.array(superpixels.array.shape)
-    coarse = -(-fine // 2**depth)
-    scale = np.array(superpixels.scale) * fine / coarse
-    translate = np.array(superpixels.translate) + (scale - superpixels.scale) / 2
-    grid = at_grid(superpixels.array, tuple(coarse.tolist()))
-    return Overlay(grid, tuple(scale.tolist()), tuple(translate.tolist()))
+def voxel_at(layer: Any, shown: Shown, position: Sequence[float], *, flat: bool) -> tuple[float, ...] | None:
+    """The voxel of the volume, or of the slice that is shown, at a position in the world; None outside."""
+    place = np.asarray(layer.world_to_data(position))[-3:]
+    size = np.array(layer.data.shape[: layer.ndim][-3:])
+    if flat and shown.axis is not None:
+        place, size = np.delete(place, shown.axis), np.delete(size, shown.axis)
+    return tuple(place.tolist()) if bool(((place > -0.5) & (place < size - 0.5)).all()) else None
 
 
-def positives_of(grid: Overlay, index: tuple[int, ...], stride: int) -> Overlay:
+def middle(layer: Any, shown: Shown) -> tuple[float, ...]:
+    """The position of the middle of the slice that is shown, in the world."""
+    voxel = np.array(layer.data.shape[: layer.ndim][-3:]) // 2
+    if shown.axis is not None:
+        voxel[shown.axis] = shown.index
+    dims = len(voxel)
+    return tuple((layer.translate[-dims:] + voxel * layer.scale[-dims:]).tolist())
+
+
+def outline(size: Sequence[int]) -> NDArray[np.uint8]:
+    """A box of so many voxels whose outermost ones are 1, the others 0."""
+    box: NDArray[np.uint8] = np.ones(size, np.uint8)
+    box[tuple(slice(1, -1) for _ in size)] = 0
+    return box
+
+
+def positives_of(grid: NDArray[Any], index: tuple[int, ...], stride: int) -> NDArray[np.uint8]:
     """The cells of a cell's superpixel, which the contrastive loss pulls towards it; it looks at every stride-th."""
-    looked_at = np.zeros(grid.array.size, bool)
+    looked_at = np.zeros(grid.size, bool)
     looked_at[::stride] = True
-    same = positives(grid.array, index)
+    same = positives(grid, index)
     found = np.where(same, np.where(looked_at.reshape(same.shape), SAMPLED, POSITIVE), 0).astype(np.uint8)
     found[index] = CHOSEN
-    return Overlay(found, grid.scale, grid.translate)
+    return found
+
+
+def near(count: int, index: int, threshold: float) -> NDArray[np.bool_]:
+    """Which of a volume's slices are alike to one by position: |p_i − p_j| < threshold, p = number / count in (0, 1].
+
+    In single precision, as training has its positions.
+    """
+    places = np.arange(1, count + 1, dtype=np.float32) / np.float32(count)
+    return np.asarray(np.abs(places - places[index]) < np.float32(threshold))

@@ -86,7 +86,7 @@ def test_newest_run_is_chosen_and_described(dock: Any, run: Path, qtbot: QtBot) 
     assert dock.model.value() == run
     qtbot.waitUntil(lambda: not dock._look.running, timeout=LONG_MS)
     text = dock.about.text()
-    for part in ("Finds liver, spleen.", "2D, 1 channel", "any × 1.5 × 1.5 mm", "0.750"):
+    for part in ("Finds liver, spleen. Fine-tuned. 2D, 1 channel", "any × 1.5 × 1.5 mm", "0.750"):
         assert part in text
 
 

@@ -160,3 +160,11 @@ def test_gradcheck(how: str) -> None:
         "mask": random(6, 6) > 0,
     }[how]
     assert torch.autograd.gradcheck(lambda v: contrastive(v, positives, 0.2), views)
+
+
+@pytest.mark.parametrize("slices", [10, 20, 30, 70])
+def test_places_that_differ_by_the_threshold_are_not_alike_however_they_are_rounded(slices: int) -> None:
+    places = torch.arange(1, slices + 1) / slices
+    alike = by_position(places, 0.1)[:slices, :slices]
+    apart = (torch.arange(slices)[:, None] - torch.arange(slices)).abs()
+    assert alike.equal(10 * apart < slices)

@@ -148,7 +148,7 @@ def positives_of(grid: NDArray[Any], index: tuple[int, ...], stride: int) -> NDA
 def near(count: int, index: int, threshold: float) -> NDArray[np.bool_]:
     """Which of a volume's slices are alike to one by position: |p_i − p_j| < threshold, p = number / count in (0, 1].
 
-    In single precision, as training has its positions.
+    Places that differ by the threshold, but for rounding, are not alike; training decides in the same way.
     """
-    places = np.arange(1, count + 1, dtype=np.float32) / np.float32(count)
-    return np.asarray(np.abs(places - places[index]) < np.float32(threshold))
+    apart = np.abs(np.arange(count) - index) / count
+    return np.asarray(apart < threshold - 1e-6)

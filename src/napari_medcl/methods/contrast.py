@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-6
+"""Positions are rounded: ten slices are 0.1 apart, some a little less and some a little more."""
 _SHORTEST = 1e-6
 """A vector shorter than this has no direction: its similarity to any other is 0, and so is its gradient."""
 
@@ -76,7 +78,7 @@ def by_position(positions: Tensor, threshold: float) -> Tensor:
     A position is slice index / slices of its volume, in (0, 1].
     """
     rows = torch.cat([positions, positions], dim=-1)
-    return (rows[..., :, None] - rows[..., None, :]).abs() < threshold
+    return (rows[..., :, None] - rows[..., None, :]).abs() < threshold - _ROUNDING
 
 
 def by_label(labels: Tensor) -> Tensor:

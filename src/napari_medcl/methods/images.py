@@ -21,7 +21,9 @@ ADVANCED: JsonDict = {"advanced": True}
 class ComparesImages(Method):
     """A method with a loss between images, of which some are taken for alike without a look at them."""
 
-    instance: float = Field(1.0, ge=0, description="Weight of the loss between images; 0 leaves it out.")
+    instance: float = Field(
+        1.0, title="Instance weight", ge=0, description="Weight of the loss between images; 0 leaves it out."
+    )
     positives: Literal["auto", "position", "simclr"] = Field(
         "auto",
         description="Which images are taken for alike: those near each other in their volumes (position), only the "

@@ -34,15 +34,20 @@ class JCL(ComparesImages):
 
     name: Literal["jcl"] = "jcl"
     dense: float = Field(
-        0.5, ge=0, description="Weight of the loss between the same pixels of different images; 0 leaves it out."
+        0.5,
+        title="Dense weight",
+        ge=0,
+        description="Weight of the loss between the same pixels of different images; 0 leaves it out.",
     )
     equivariance: float = Field(
         1.0,
+        title="Equivariance weight",
         ge=0,
         description="Weight of the loss that asks a smaller image to have a smaller map; 0 leaves it out.",
     )
     blocks: int = Field(
         2,
+        title="Decoder blocks",
         ge=0,
         le=4,
         description="Blocks of the decoder that learn too, at most as many as the network has poolings; "

@@ -41,11 +41,21 @@ class PDCR(Method):
     finetunes: ClassVar[bool] = True
 
     name: Literal["pdcr"] = "pdcr"
-    encoder: float = Field(0.1, ge=0, description="Weight of the loss inside each map of the encoder; 0 leaves it out.")
-    decoder: float = Field(
-        0.01, ge=0, description="Weight of the loss inside each map of the decoder; 0 leaves it out."
+    encoder: float = Field(
+        0.1,
+        title="Encoder weight",
+        ge=0,
+        description="Weight of the loss inside each map of the encoder; 0 leaves it out.",
     )
-    across: float = Field(0.01, ge=0, description="Weight of the loss between the pair of maps; 0 leaves it out.")
+    decoder: float = Field(
+        0.01,
+        title="Decoder weight",
+        ge=0,
+        description="Weight of the loss inside each map of the decoder; 0 leaves it out.",
+    )
+    across: float = Field(
+        0.01, title="Across weight", ge=0, description="Weight of the loss between the pair of maps; 0 leaves it out."
+    )
     windows: tuple[int, ...] | None = Field(
         None,
         description="Side of a patch; with several, such as 5,7,9, the loss is their mean. Without it a patch is what "

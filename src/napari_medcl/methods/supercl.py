@@ -40,11 +40,15 @@ class SuperCL(ComparesImages):
     name: Literal["supercl"] = "supercl"
     intra: float = Field(
         1.0,
+        title="Intra weight",
         ge=0,
         description="Weight of the loss between pixels of an image, by superpixel; 0 leaves it out.",
     )
     inter: float = Field(
-        0.5, ge=0, description="Weight of the loss between images alike in superpixels; 0 leaves it out."
+        0.5,
+        title="Inter weight",
+        ge=0,
+        description="Weight of the loss between images alike in superpixels; 0 leaves it out.",
     )
     superpixels: SuperpixelSettings = Field(
         default_factory=SuperpixelSettings,

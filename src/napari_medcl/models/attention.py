@@ -19,7 +19,7 @@ class AttentionUNet(Network):
 
     Every level: two × (conv3 → batch norm → ReLU), the first with stride 2 from the second level on. Decoder stage:
     transposed conv, attention gates on the skip, one conv to merge them. The layers, their norms and their
-    initialisation are MONAI's; `spec.norm` is read by UAFS blocks only.
+    initialisation are MONAI's.
 
     Reference: Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas (MIDL 2018).
     """

@@ -32,7 +32,6 @@ class NetworkSpec(BaseModel):
     spatial_dims: Literal[2, 3] = Field(description="2 for slices and pictures, 3 for volumes")
     width: int = Field(32, ge=1, description="Channels of the first level; every level doubles them")
     depth: int = Field(4, ge=1, le=5, description="Number of poolings")
-    norm: Literal["batch", "instance"] = Field("batch", description="What normalises the maps: batch or instance norm")
     architecture: Literal["unet", "attention"] = Field("unet", description="U-Net of the papers, or attention U-Net")
     uafs: tuple[str, ...] = Field((), description="Maps behind which a UAFS block sits")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from napari_medcl.models.layers import CONV, norm
+from napari_medcl.models.layers import BATCH_NORM, CONV
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,12 +26,12 @@ _DROPOUT = 0.1
 class UAFS(nn.Module):
     """Weights every pixel of a map by how sure the map is of its class.
 
-    K-class logits from conv3 C→16 without bias → norm → ReLU → dropout 0.1 → conv1 16→K give p, and
+    K-class logits from conv3 C→16 without bias → batch norm → ReLU → dropout 0.1 → conv1 16→K give p, and
 
         H = −Σ p log p / log K,   output = x·(1 + (1 − H))
 
     Args:
-        spec: Of the network; says K, the dimensions and the norm.
+        spec: Of the network; says K and the dimensions.
         channels: C, channels of the map.
     """
 
@@ -40,7 +40,7 @@ class UAFS(nn.Module):
         conv = CONV[spec.spatial_dims]
         self.logits = nn.Sequential(
             conv(channels, _HIDDEN, 3, padding=1, bias=False),
-            norm(spec, _HIDDEN),
+            BATCH_NORM[spec.spatial_dims](_HIDDEN),
             nn.ReLU(inplace=True),
             nn.Dropout(_DROPOUT),
             conv(_HIDDEN, spec.classes, 1),

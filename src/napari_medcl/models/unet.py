@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from napari_medcl.models.layers import CONV, POOL, UP, norm
+from napari_medcl.models.layers import BATCH_NORM, CONV, POOL, UP
 from napari_medcl.models.network import Network, NetworkSpec
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _SLOPE = 0.01
 class UNet(Network):
     """The published U-Net.
 
-    Level ℓ: two × (conv3 → norm → leaky ReLU 0.01), width `width·2^(ℓ-1)`, max-pool 2 between levels.
+    Level ℓ: two × (conv3 → batch norm → leaky ReLU 0.01), width `width·2^(ℓ-1)`, max-pool 2 between levels.
     Bottleneck: two × (conv3 → ReLU). Decoder block: transposed conv 2, the skip behind it, two × (conv3 →
-    norm → leaky ReLU). Head: conv1 without bias. Kaiming-normal weights, zero biases.
+    batch norm → leaky ReLU). Head: conv1 without bias. Kaiming-normal weights, zero biases.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -43,7 +43,7 @@ def _norm_stage(spec: NetworkSpec, inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         conv = CONV[spec.spatial_dims](channels, outputs, 3, padding=1)
-        layers += [conv, norm(spec, outputs), nn.LeakyReLU(_SLOPE, inplace=True)]
+        layers += [conv, BATCH_NORM[spec.spatial_dims](outputs), nn.LeakyReLU(_SLOPE, inplace=True)]
     return nn.Sequential(*layers)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.methods import JCL, SuperCL
@@ -184,6 +185,7 @@ def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
         (("finetune", "{unlabelled}", "--method", "jcl"), "JCL learns without masks only."),
         (("finetune", "{unlabelled}", "--uafs", "--uafs-maps", "dec8"), "no map 'dec8'"),
         (("finetune", "{unlabelled}", "--start", "{broken}"), "broken.nii.gz"),
+        (("finetune", "{unlabelled}", "--start", "{headless}"), "header of {headless} is broken"),
         (("import", "{broken}", "-o", "{tmp}/model.safetensors"), "it is broken"),
         (("pretrain", "{unlabelled}", "--method", "magic"), "Choose supercl, jcl"),
         (("superpixels", "{broken}"), "broken.nii.gz"),
@@ -197,14 +199,16 @@ def test_what_is_wrong_is_said_without_a_traceback(
 ) -> None:
     folder = blobs(masks=0)
     (tmp_path / "broken.nii.gz").write_text("this is no scan")
+    save_file({"weight": np.zeros(1)}, tmp_path / "headless.safetensors", metadata={"medcl": '{"format": 2}'})
     places = {
         "tmp": tmp_path,
         "unlabelled": folder,
         "scan": folder / "imagesTr" / "case_0.nii.gz",
         "broken": tmp_path / "broken.nii.gz",
+        "headless": tmp_path / "headless.safetensors",
     }
     if "cuda" in words:
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
             pytest.skip("this machine has what the test wants missing")
-    assert expected in medcl(*(word.format(**places) for word in words), fails=True)
+    assert expected.format(**places) in medcl(*(word.format(**places) for word in words), fails=True)

@@ -243,6 +243,7 @@ def main() -> None:
         app.meta(tokens, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
         cause = error.__cause__
-        message = explain(cause, option) if isinstance(cause, ValidationError) else str(error)
+        typed = isinstance(error, cyclopts.CycloptsError) and isinstance(cause, ValidationError)
+        message = explain(cause, option) if typed else str(error)
         Console(stderr=True).print(f"[red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
         sys.exit(1 if isinstance(error, UserError) else 2)

@@ -242,8 +242,8 @@ def main() -> None:
         add_commands(app, tokens)
         app.meta(tokens, exit_on_error=False, print_error=False)
     except (UserError, cyclopts.CycloptsError) as error:
-        cause = error.__cause__
-        typed = isinstance(error, cyclopts.CycloptsError) and isinstance(cause, ValidationError)
-        message = explain(cause, option) if typed else str(error)
+        message = str(error)
+        if isinstance(error, cyclopts.CycloptsError) and isinstance(error.__cause__, ValidationError):
+            message = explain(error.__cause__, option)
         Console(stderr=True).print(f"[red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
         sys.exit(1 if isinstance(error, UserError) else 2)

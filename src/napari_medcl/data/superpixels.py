@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _PERCENTILES = (0.5, 99.5)
 
 
-class SuperpixelSettings(BaseModel):
-    """How superpixels are made."""
+class SuperpixelShape(BaseModel):
+    """How many superpixels are made and how far they follow the image, wherever they are made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +51,18 @@ class SuperpixelSettings(BaseModel):
         description="Sigma of the Gaussian blur before.",
         json_schema_extra={"unit": "voxels"},
     )
+
+    def in_dims(self, spatial_dims: int) -> SuperpixelSettings:
+        """The same of single slices in 2D, of volumes in 3D: in a 3D crop slices would share ids, but no tissue."""
+        per: Literal["slice", "volume"] = "volume" if spatial_dims == 3 else "slice"
+        return SuperpixelSettings(
+            segments=self.segments, compactness=self.compactness, smoothing=self.smoothing, per=per
+        )
+
+
+class SuperpixelSettings(SuperpixelShape):
+    """How superpixels are made."""
+
     per: Literal["slice", "volume"] = Field(
         default="slice", description="Whether every slice is divided for itself or the volume in 3D."
     )

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from napari_medcl.data.batch import Needs
-from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.data.superpixels import SuperpixelShape
 from napari_medcl.errors import UserError
 from napari_medcl.methods.contrast import unit
 from napari_medcl.methods.method import Method
@@ -87,10 +87,9 @@ class PDCR(Method):
         description="Lower looks harder at what is most alike; without it 0.5 in 3D, 1 in 2D.",
         json_schema_extra=_ADVANCED,
     )
-    superpixels: SuperpixelSettings = Field(
-        default_factory=SuperpixelSettings,
-        description="Pre-training only: how superpixels are made; slices are divided in 2D, volumes in 3D, whatever "
-        "`per` says.",
+    superpixels: SuperpixelShape = Field(
+        default_factory=SuperpixelShape,
+        description="Pre-training only: how superpixels are made; slices are divided in 2D, volumes in 3D.",
         json_schema_extra={"stage": "pretrain"},
     )
 
@@ -116,8 +115,7 @@ class PDCR(Method):
 
     def needs(self, spatial_dims: int) -> Needs:
         """In pre-training one fixed view with superpixels."""
-        per: Literal["slice", "volume"] = "volume" if spatial_dims == 3 else "slice"
-        return Needs(fixed=1, superpixels=self.superpixels.model_copy(update={"per": per}))
+        return Needs(fixed=1, superpixels=self.superpixels.in_dims(spatial_dims))
 
     def hands_on(self, spec: NetworkSpec) -> tuple[str, ...]:
         """The stages on the way to the last map that is read."""

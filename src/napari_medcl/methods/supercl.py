@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_medcl.data.batch import Needs
-from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.data.superpixels import SuperpixelShape
 from napari_medcl.errors import UserError
 from napari_medcl.methods.contrast import by_label, contrastive, other_view, similarity
 from napari_medcl.methods.images import ADVANCED, ComparesImages
@@ -50,9 +50,9 @@ class SuperCL(ComparesImages):
         ge=0,
         description="Weight of the loss between images alike in superpixels; 0 leaves it out.",
     )
-    superpixels: SuperpixelSettings = Field(
-        default_factory=SuperpixelSettings,
-        description="How superpixels are made; slices are divided in 2D, volumes in 3D, whatever `per` says.",
+    superpixels: SuperpixelShape = Field(
+        default_factory=SuperpixelShape,
+        description="How superpixels are made; slices are divided in 2D, volumes in 3D.",
     )
     map: str = Field(
         "bottleneck",
@@ -82,7 +82,7 @@ class SuperCL(ComparesImages):
         return Needs(
             fixed=2 if self._regions else 0,
             free=2 if self._instances else 0,
-            superpixels=self._superpixels(spatial_dims) if self._regions else None,
+            superpixels=self.superpixels.in_dims(spatial_dims) if self._regions else None,
             position=bool(self.instance) and self.by_position(spatial_dims),
         )
 
@@ -105,10 +105,6 @@ class SuperCL(ComparesImages):
     @property
     def _regions(self) -> bool:
         return bool(self.intra or self.inter)
-
-    def _superpixels(self, spatial_dims: int) -> SuperpixelSettings:
-        """Superpixels of single slices would share ids without sharing tissue in a 3D patch."""
-        return self.superpixels.model_copy(update={"per": "volume" if spatial_dims == 3 else "slice"})
 
 
 def ilcp(view_1: Tensor, view_2: Tensor, superpixels: Tensor, stride: int = 16, temperature: float = 0.1) -> Tensor:

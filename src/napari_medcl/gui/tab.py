@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QTimer
@@ -60,17 +61,17 @@ class PairsTab(QWidget):  # type: ignore[misc]
         if self._front:
             self._wait.start()
 
+    @abstractmethod
     def show_what(self, asked: Asked) -> None:
         """Shows what is asked for.
 
         Raises:
             UserError: There is nothing to be shown, and why.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def clear(self) -> None:
         """Stops what runs, and removes what it has laid over the scan."""
-        raise NotImplementedError
 
     def asked(self) -> Asked | None:
         """What is looked at; None where nothing can be, which the dock says."""

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.methods import JCL, PDCR, SuperCL
-from napari_medcl.methods.jcl import smaller
+from napari_medcl.methods.losses.jcl import smaller
 from napari_medcl.models import NetworkSpec
 from napari_medcl.models.unet import UNet
 

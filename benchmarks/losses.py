@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from napari_medcl.methods.contrast import by_position
-from napari_medcl.methods.jcl import dense
-from napari_medcl.methods.patches import affinity, centres, composition, regular_grid
-from napari_medcl.methods.pdcr import dragsaw
-from napari_medcl.methods.supercl import ilcp
+from napari_medcl.methods.grid import centres, regular_grid
+from napari_medcl.methods.losses.contrast import by_position
+from napari_medcl.methods.losses.jcl import dense
+from napari_medcl.methods.losses.patches import affinity, composition
+from napari_medcl.methods.losses.pdcr import dragsaw
+from napari_medcl.methods.losses.supercl import ilcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from torch import nn
 from napari_medcl.checkpoint import Checkpoint, transfer
 from napari_medcl.errors import UserError
 from napari_medcl.foreign import import_authors, load_model, our_name
-from napari_medcl.methods.jcl import smaller
+from napari_medcl.methods.losses.jcl import smaller
 from napari_medcl.models import Network, NetworkSpec, build
 
 if TYPE_CHECKING:

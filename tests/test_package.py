@@ -36,7 +36,8 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_torch_free_names_stay_torch_free() -> None:
-    code = "import sys; from napari_medcl import read_volume, find_cases, superpixels; print(*sys.modules)"
+    names = "read_volume, find_cases, superpixels, SuperCL, JCL, PDCR, PretrainConfig, FinetuneConfig"
+    code = f"import sys; from napari_medcl import {names}; print(*sys.modules)"
     assert not HEAVY & {name.partition(".")[0] for name in python(code).split()}
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medcl.data.batch import Item, Loader, Needs
+from napari_medcl.data.batch import Item, Loader
+from napari_medcl.data.needs import Needs
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.data.views import Appearance, Geometry

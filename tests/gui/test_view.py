@@ -26,7 +26,7 @@ from napari_medcl.gui.view import (
     shown_step,
     voxel_at,
 )
-from napari_medcl.methods.contrast import by_position
+from napari_medcl.methods.losses.contrast import by_position
 
 RANDOM = np.random.default_rng(0)
 SCALE, TRANSLATE = (3.0, 1.5, 0.5), (10.0, -20.0, 30.0)

@@ -13,7 +13,7 @@ from napari_medcl.data.views import CHANGED, change_appearance
 from napari_medcl.data.volume import Volume
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.pairs import groups_of, new_network, slice_groups, trained_network
-from napari_medcl.methods.supercl import ccl
+from napari_medcl.methods.losses.supercl import ccl
 from tests.inference.models import checkpoint
 
 if TYPE_CHECKING:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from napari_medcl.data.batch import Batch, Needs
+from napari_medcl.data.batch import Batch
+
+if TYPE_CHECKING:
+    from napari_medcl.data.needs import Needs
 
 
 def regions(images: int, size: tuple[int, ...], side: int) -> Tensor:

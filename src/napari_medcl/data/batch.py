@@ -1,4 +1,4 @@
-"""What a method asks for, what it gets, and the loader that makes it."""
+"""What a method gets, and the loader that makes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from napari_medcl.data import views
-from napari_medcl.data.superpixels import SuperpixelSettings  # noqa: TC001 - part of a public dataclass
+from napari_medcl.data.needs import Needs as Needs  # noqa: TC001 - part of what is offered here
 from napari_medcl.data.volume import IGNORE
 
 if TYPE_CHECKING:
@@ -25,25 +25,6 @@ _MARGIN = 1.25
 _FOREGROUND = 0.5
 """Fraction of the crops with labels that are centred on a labelled voxel."""
 _REMEMBERED = 5000
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method asks of a batch.
-
-    Attributes:
-        fixed: Views that differ in intensity only.
-        free: Views that also have a geometry of their own.
-        superpixels: How to make the superpixel map of the fixed views; None for no map.
-        position: Whether the place of the slice in its volume is asked for.
-        labels: Whether the class of every voxel is asked for, with the first fixed view.
-    """
-
-    fixed: int = 0
-    free: int = 0
-    superpixels: SuperpixelSettings | None = None
-    position: bool = False
-    labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from napari_medcl.data.volume import Volume
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.foreign import load_model
 from napari_medcl.inference.groups import Groups
-from napari_medcl.methods.contrast import similarity
-from napari_medcl.methods.supercl import asp, ccl, on_grid
+from napari_medcl.methods.losses.contrast import similarity
+from napari_medcl.methods.losses.supercl import asp, ccl, on_grid
 from napari_medcl.models import Network, NetworkSpec, build
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from napari_medcl.errors import UserError
-from napari_medcl.methods.patches import affinity, centres, composition
+from napari_medcl.methods.grid import centres
+from napari_medcl.methods.losses.patches import affinity, composition
 from napari_medcl.methods.pdcr import PDCR
 from napari_medcl.models import NetworkSpec
 

@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from napari_medcl.methods.contrast import by_position, other_view
 from napari_medcl.methods.method import Method
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
-    from torch import Tensor
-
-    from napari_medcl.data.batch import Batch
 
 ADVANCED: JsonDict = {"advanced": True}
 
@@ -43,16 +39,3 @@ class ComparesImages(Method):
     def by_position(self, spatial_dims: int) -> bool:
         """A patch of a volume spans many slices, so that its position says little: alone where asked for."""
         return self.positives == "position" or (self.positives == "auto" and spatial_dims == 2)
-
-    def alike(self, batch: Batch, spatial_dims: int) -> Tensor:
-        """Positives (2B, 2B) among the two views of the B images.
-
-        Raises:
-            ValueError: The batch lacks the positions that were asked for.
-        """
-        if not self.by_position(spatial_dims):
-            image = (*batch.fixed, *batch.free)[0]
-            return other_view(len(image), image.device)
-        if batch.position is None:
-            raise ValueError(f"The batch holds no positions, which {self.name} asked for.")
-        return by_position(batch.position, self.threshold)

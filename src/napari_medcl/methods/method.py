@@ -12,7 +12,7 @@ from napari_medcl.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from napari_medcl.data.batch import Needs
+    from napari_medcl.data.needs import Needs
     from napari_medcl.models import Network, NetworkSpec
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from napari_medcl.data.batch import Batch
+    from napari_medcl.methods.images import ComparesImages
 
 _ROUNDING = 1e-6
 """Positions are rounded: ten slices are 0.1 apart, some a little less and some a little more."""
@@ -85,6 +91,20 @@ def by_label(labels: Tensor) -> Tensor:
     """Positives (..., 2B, 2B) by label (..., B): equal labels."""
     rows = torch.cat([labels, labels], dim=-1)
     return rows[..., :, None] == rows[..., None, :]
+
+
+def alike(method: ComparesImages, batch: Batch, spatial_dims: int) -> Tensor:
+    """Positives (2B, 2B) among the two views of the B images, as a method chooses them.
+
+    Raises:
+        ValueError: The batch lacks the positions that were asked for.
+    """
+    if not method.by_position(spatial_dims):
+        image = (*batch.fixed, *batch.free)[0]
+        return other_view(len(image), image.device)
+    if batch.position is None:
+        raise ValueError(f"The batch holds no positions, which {method.name} asked for.")
+    return by_position(batch.position, method.threshold)
 
 
 def _check(views: Tensor, positives: Tensor, temperature: float) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_medcl.methods.contrast import by_label, by_position, contrastive, other_view, similarity
+from napari_medcl.methods.losses.contrast import by_label, by_position, contrastive, other_view, similarity
 
 HOWS = ["simclr", "position", "label", "mask"]
 

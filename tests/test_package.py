@@ -41,6 +41,23 @@ def test_torch_free_names_stay_torch_free() -> None:
     assert not HEAVY & {name.partition(".")[0] for name in python(code).split()}
 
 
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("--help", "Usage"),
+        ("pretrain --help", "--method.superpixels"),
+        ("finetune --method pdcr --help", "--method.windows"),
+        ("runs list nowhere", "no runs in nowhere"),
+    ],
+)
+def test_command_line_answers_without_torch(typed: str, answer: str) -> None:
+    listen = "import atexit, sys; atexit.register(lambda: print('LOADED', *sys.modules))"
+    start = f"sys.argv = ['medcl', *{typed.split()}]; from napari_medcl.__main__ import main; main()"
+    said, _, loaded = python(f"{listen}; {start}").rpartition("LOADED")
+    assert answer in said
+    assert not HEAVY & {name.partition(".")[0] for name in loaded.split()}
+
+
 @pytest.mark.parametrize("name", napari_medcl.__all__)
 def test_public_name(name: str) -> None:
     value = getattr(napari_medcl, name)

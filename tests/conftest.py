@@ -24,8 +24,9 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and caches go to folders of the test's own."""
+    """Runs, queues and caches go to folders of the test's own."""
     monkeypatch.setenv("MEDCL_RUNS", str(tmp_path_factory.mktemp("runs")))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

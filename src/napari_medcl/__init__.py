@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.finetune import finetune
     from napari_medcl.training.pretrain import pretrain
+    from napari_medcl.training.resume import extend, repeat, resume
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "SuperCL",
     "UserError",
     "evaluate",
+    "extend",
     "find_cases",
     "finetune",
     "import_authors",
@@ -45,6 +47,8 @@ __all__ = [
     "read_labels",
     "read_split",
     "read_volume",
+    "repeat",
+    "resume",
     "superpixels",
     "write_labels",
 ]
@@ -59,6 +63,7 @@ _HOME = {
     "SuperCL": "methods.supercl",
     "UserError": "errors",
     "evaluate": "inference.evaluate",
+    "extend": "training.resume",
     "find_cases": "data.cases",
     "finetune": "training.finetune",
     "import_authors": "foreign",
@@ -66,6 +71,8 @@ _HOME = {
     "read_labels": "data.formats",
     "read_split": "data.splits",
     "read_volume": "data.formats",
+    "repeat": "training.resume",
+    "resume": "training.resume",
     "superpixels": "data.superpixels",
     "write_labels": "data.formats",
 }

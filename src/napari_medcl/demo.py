@@ -17,8 +17,9 @@ from napari_medcl.inference.predict import Predictor
 from napari_medcl.terminal import follow
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.finetune import finetune
+from napari_medcl.training.launch import new_folder
 from napari_medcl.training.pretrain import pretrain
-from napari_medcl.training.run import find_checkpoint, new_folder
+from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -41,6 +41,13 @@ def resolve_device(wanted: Device | str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def device_name(device: torch.device) -> str:
+    """What tells the devices of a machine apart, in letters that a file name may have."""
+    if device.type != "cuda":
+        return device.type
+    return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+
+
 def precision(device: torch.device, wanted: Precision = "auto") -> torch.dtype | None:
     """The number format of a network's products under autocast; None is float32 throughout.
 

@@ -30,8 +30,20 @@ def whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())
         part.replace(path)
+        _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Puts a new name on the disk, too; Windows does that by itself and opens no folders."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

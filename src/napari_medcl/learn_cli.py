@@ -15,7 +15,8 @@ from rich.console import Console
 from napari_medcl.errors import UserError, explain
 from napari_medcl.methods.choices import chosen, offers
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
-from napari_medcl.training.run import Run, default_root, new_folder
+from napari_medcl.training.launch import new_folder
+from napari_medcl.training.run import Run, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ _HELP: dict[Stage, str] = {
     "pretrain": "Learn from scans without masks.",
     "finetune": "Learn from scans with masks, from scratch or from a pre-training run.",
 }
+_NOW = "Start beside other runs on the device; without it the run waits until those before it have ended."
 _MORE = Group("More settings", sort_key=3)
 console = Console()
 
@@ -88,12 +90,14 @@ def _command(stage: Stage, offer: Offer, *, listed: bool) -> Callable[..., None]
 
     unset = options()
 
-    def command(folder: Path, *, method: str = offer.name, run: Path | None = None, options: Any = unset) -> None:
+    def command(
+        folder: Path, *, method: str = offer.name, run: Path | None = None, now: bool = False, options: Any = unset
+    ) -> None:
         del method  # the options are those of its settings already
         given = {name: getattr(options, name) for name in type(options).model_fields}
         given["method"] = offer.settings(dict(given.get("method", {})))
         asked = _checked(config, {**given, "folder": folder})
-        _follow(stage, asked, run or new_folder(default_root(), stage, asked.folder.name))
+        _begin(asked, run or new_folder(default_root(), stage, asked.folder.name), queue=not now)
 
     names: Any = Literal[tuple(known)]
     about = {name: config.model_fields[name].description for name in ("folder", "method")}
@@ -101,6 +105,7 @@ def _command(stage: Stage, offer: Offer, *, listed: bool) -> Callable[..., None]
         "folder": Annotated[Path, Parameter(help=about["folder"])],
         "method": Annotated[names, Parameter(help=about["method"])],
         "run": Annotated[Path | None, Parameter(help="The run folder; without it one is made in the runs folder.")],
+        "now": Annotated[bool, Parameter(help=_NOW, negative=())],
         "options": Annotated[options, Parameter(name="*")],
     }
     methods = "".join(f"\n\n- {name}: {one.about}" for name, one in known.items())
@@ -161,19 +166,12 @@ def option(place: tuple[str, ...]) -> str:
     return "--" + ".".join(part.replace("_", "-") for part in place if part not in offers("pretrain"))
 
 
-def _follow(stage: Stage, config: PretrainConfig | FinetuneConfig, folder: Path) -> None:
-    from napari_medcl.terminal import follow
+def _begin(config: PretrainConfig | FinetuneConfig, folder: Path, *, queue: bool) -> None:
+    from napari_medcl.terminal import attend
     from napari_medcl.training.finetune import finetune
     from napari_medcl.training.pretrain import pretrain
 
-    events = pretrain(config, folder) if isinstance(config, PretrainConfig) else finetune(config, folder)
-    console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
-    try:
-        follow(events, console)
-    except KeyboardInterrupt:
-        console.print(
-            "Interrupted. The checkpoints in the run folder are usable; a file named stop there ends a run cleanly."
-        )
-        raise SystemExit(130) from None
-    if (model := Run(folder).checkpoint) is not None:
-        console.print(f"Model: {model}", soft_wrap=True, highlight=False)
+    if isinstance(config, PretrainConfig):
+        attend(Run(folder), pretrain(config, folder, queue=queue), console)
+    else:
+        attend(Run(folder), finetune(config, folder, queue=queue), console)

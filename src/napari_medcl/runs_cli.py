@@ -10,7 +10,7 @@ from rich.console import Console
 
 from napari_medcl.errors import UserError
 from napari_medcl.terminal import describe, table
-from napari_medcl.training.run import Run, default_root, list_runs
+from napari_medcl.training.run import ALIVE, Run, default_root, list_runs
 
 runs = App(name="runs", help="List runs, look at one, stop one.")
 console = Console()
@@ -60,7 +60,7 @@ def stop(run: Path) -> None:
         run: The run folder.
     """
     one = Run(run)
-    if one.state not in ("running", "waiting"):
+    if one.state not in ALIVE:
         raise UserError(f"{one.name} is not running: it is {one.state}.")
-    one.ask_stop()
+    one.ask("stop")
     console.print(f"{one.name} was asked to stop; it saves its model first.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,13 +14,49 @@ from napari_medcl.training.events import Evaluated, Event, Finished, Preparing, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from rich.console import Console
 
     from napari_medcl.inference.table import Table as Scored
+    from napari_medcl.training.run import Run
 
 _PLAIN_EVERY = 0.05
 """Without a terminal a line is printed each time so much of the run is done."""
+
+
+def attend(run: Run, events: Iterator[Event], console: Console) -> None:
+    """Shows a run of this process to its end.
+
+    The first interruption, Ctrl+C or the signal TERM, asks for a pause; the next one ends the process at once.
+    """
+    console.print(f"Run folder: {run.folder}", soft_wrap=True, highlight=False)
+    try:
+        with _pausing(run, console):
+            follow(events, console)
+    except KeyboardInterrupt:
+        console.print(f"Ended at once. To go on from the last saved state: medcl runs resume {run.folder}")
+        raise SystemExit(130) from None
+    if run.state == "paused":
+        console.print(f"To go on: medcl runs resume {run.folder}", soft_wrap=True, highlight=False)
+    elif (model := run.checkpoint) is not None:
+        console.print(f"Model: {model}", soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def _pausing(run: Run, console: Console) -> Iterator[None]:
+    def pause(number: int, frame: FrameType | None) -> None:
+        if run.end_asked():
+            raise KeyboardInterrupt
+        run.ask("pause")
+        console.print("Pauses after this step; once more ends it at once.", highlight=False)
+
+    before = {number: signal.signal(number, pause) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(events: Iterator[Event], console: Console) -> Event | None:

@@ -40,7 +40,7 @@ def test_it_learns_what_is_easy(dims: str, blobs: Callable[..., Path], tmp_path:
     model = Checkpoint.load(Run(tmp_path / "run").checkpoint)
     assert model.classes == {0: "background", 1: "class 1", 2: "class 2"}
     sides = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert len(sides["labelled"]) == 4
+    assert len(sides["learned"]) == 4
     assert len(sides["val"]) == 1
 
 

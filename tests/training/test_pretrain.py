@@ -35,7 +35,7 @@ def test_a_run_leaves_all_that_is_needed_to_go_on_and_to_repeat_it(
     assert run.state == "finished"
     assert [event.kind for event in run.events()[0]] == [event.kind for event in events]
     assert PretrainConfig(**{k: v for k, v in run.config.items() if k != "stage"}) == config
-    assert len(json.loads((run.folder / "split.json").read_text())["seen"]) == 4
+    assert len(json.loads((run.folder / "split.json").read_text())["learned"]) == 4
     assert json.loads((run.folder / "environment.json").read_text())["versions"]["torch"] == version("torch")
     model = Checkpoint.load(run.checkpoint)
     assert model.kind == "pretrain"
@@ -70,7 +70,7 @@ def test_test_patients_are_not_seen(blobs: Callable[..., Path], tmp_path: Path) 
     list(pretrain(config, tmp_path / "run"))
     sides = json.loads((tmp_path / "run" / "split.json").read_text())
     assert len(sides["test"]) == 2
-    assert not set(sides["seen"]) & set(sides["test"])
+    assert not set(sides["learned"]) & set(sides["test"])
 
 
 def test_the_baselines_are_settings(blobs: Callable[..., Path], tmp_path: Path) -> None:

@@ -47,6 +47,23 @@ class Batch:
     labels: Tensor | None = None
     cases: tuple[str, ...] = ()
 
+    def parts(self, count: int) -> list[Batch]:
+        """The same crops in so many batches, as equal in size as can be."""
+        if count == 1:
+            return [self]
+        crops = torch.arange(len(self.cases)).tensor_split(count)
+        return [self._part(slice(int(some[0]), int(some[-1]) + 1)) for some in crops if len(some)]
+
+    def _part(self, some: slice) -> Batch:
+        return Batch(
+            fixed=tuple(view[some] for view in self.fixed),
+            free=tuple(view[some] for view in self.free),
+            superpixels=None if self.superpixels is None else self.superpixels[some],
+            position=None if self.position is None else self.position[some],
+            labels=None if self.labels is None else self.labels[some],
+            cases=self.cases[some],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Item:
@@ -130,6 +147,20 @@ class Loader:
             labels=labels,
             cases=tuple(item.name for item in chosen),
         )
+
+    def state(self) -> dict[str, Any]:
+        """What decides the batches to come."""
+        return {
+            "places": self._places.bit_generator.state,
+            "views": self._views.get_state(),
+            "queue": list(self._queue),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where another loader of the same items and settings was."""
+        self._places.bit_generator.state = state["places"]
+        self._views.set_state(state["views"])
+        self._queue = list(state["queue"])
 
     def _next(self) -> int:
         """Every item once in random order, then again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,22 @@ class Case:
             "Choose the mask of this scan, or save it again with the scan's grid and header.",
         )
         return labels
+
+    def digest(self) -> str:
+        """A hash of what the files of scan and mask hold.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for path in filter(None, (*self.images, self.labels)):
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                try:
+                    with file.open("rb") as opened:
+                        digest.update(hashlib.file_digest(opened, "blake2b").digest())
+                except OSError as error:
+                    raise UserError(f"{file} cannot be read: {error}.") from error
+        return digest.hexdigest()
 
 
 def _check_one_grid(ours: Source | None, other: Source | None, advice: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -128,16 +127,6 @@ class Cases(Sequence[Case]):
         if missing:
             raise UserError(f"There are no cases {some(missing)} in {self.folder}. Check the names.")
         return replace(self, cases=tuple(known[case] for case in ids))
-
-    def fingerprint(self) -> str:
-        """A hash of the names, sizes and times of change of all files."""
-        digest = hashlib.sha256()
-        for case in self.cases:
-            for path in (*case.images, case.labels):
-                if path is not None:
-                    state = path.stat()
-                    digest.update(f"{case.id}\t{path.name}\t{state.st_size}\t{state.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
 
 
 def find_cases(folder: Path | str, groups: str | None = None) -> Cases:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pyqtgraph
 from napari.utils.theme import get_theme
 
-from napari_medcl.gui.history import MEAN
+from napari_medcl.training.history import MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_medcl.gui.history import Curve
+    from napari_medcl.training.history import Curve
 
 _COLOURS = ("#4cc9f0", "#f9844a", "#90be6d", "#f94144", "#c77dff", "#f9c74f", "#adb5bd", "#43aa8b")
 _HEIGHT = 190

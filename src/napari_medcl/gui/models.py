@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_medcl.errors import UserError
 from napari_medcl.gui.editors import Choice
-from napari_medcl.gui.history import MEAN, History
 from napari_medcl.gui.settings import settings
+from napari_medcl.training.history import MEAN, History
 from napari_medcl.training.run import Run, find_checkpoint, list_runs
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from napari_medcl.errors import UserError
 from napari_medcl.gui.curves import CurvePlot
 from napari_medcl.gui.docks import Message
 from napari_medcl.gui.editors import Choice, tip
-from napari_medcl.gui.history import History, duration
 from napari_medcl.gui.settings import settings
-from napari_medcl.training.run import Run, list_runs
+from napari_medcl.training.history import History, duration
+from napari_medcl.training.run import ALIVE, Run, list_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 _EVERY_MS = 500
 _RELIST = 6
 """The list of runs is read anew every so many looks."""
-_ALIVE = ("waiting", "running", "stopping")
 _STAGES = {"pretrain": "Pre-training", "finetune": "Fine-tuning"}
 _STATES = {
-    "waiting": "is starting",
+    "starting": "is starting",
+    "queued": "waits for its turn",
     "running": "is running",
+    "pausing": "is pausing",
+    "paused": "is paused",
     "stopping": "is stopping and will leave a checkpoint",
     "finished": "has finished",
     "stopped": "was stopped",
@@ -93,7 +95,7 @@ class RunMonitor(QWidget):  # type: ignore[misc]
         runs, first_time = list_runs(settings().runs), self._run is None
         self.runs.setChoices((run.name, run.folder) for run in runs)
         if first_time and runs:
-            alive = [run for run in runs if run.state in _ALIVE]
+            alive = [run for run in runs if run.state in ALIVE]
             self.show_run((alive or runs)[0])
         self._show_state()
 
@@ -151,7 +153,7 @@ class RunMonitor(QWidget):  # type: ignore[misc]
         self.state.setText(headline(run, state, history))
         self.bar.setValue(round(1000 * history.progress))
         self.dice.setVisible(bool(history.dice))
-        self.stop.setVisible(state in _ALIVE)
+        self.stop.setVisible(state in ALIVE)
         self.stop.setEnabled(state != "stopping")
         self.apply.setVisible(stage_of(run) == "finetune" and run.checkpoint is not None)
         if state in ("failed", "dead"):
@@ -161,7 +163,7 @@ class RunMonitor(QWidget):  # type: ignore[misc]
 
     def _ask_stop(self) -> None:
         if self._run is not None:
-            self._run.ask_stop()
+            self._run.ask("stop")
             self._show_state()
 
     def _open_folder(self) -> None:

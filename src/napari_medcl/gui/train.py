@@ -21,7 +21,7 @@ from napari_medcl.gui.monitor import RunMonitor
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.source import DataSource
 from napari_medcl.gui.tasks import Task
-from napari_medcl.training.run import Run, new_folder, start
+from napari_medcl.training.launch import new_folder, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from napari_medcl.methods.choices import Offer
     from napari_medcl.training.events import Stage
+    from napari_medcl.training.run import Run
 
 _TITLES: dict[Stage, str] = {"pretrain": "Pre-train", "finetune": "Fine-tune"}
 _START: dict[Stage, str] = {"pretrain": "Start pre-training", "finetune": "Start fine-tuning"}

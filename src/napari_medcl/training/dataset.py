@@ -12,14 +12,16 @@ import numpy as np
 
 from napari_medcl.data.batch import Item
 from napari_medcl.data.cases import find_cases
+from napari_medcl.data.dataset import read_json, some
 from napari_medcl.data.splits import Split, read_split, split_by_group
 from napari_medcl.data.superpixels import cached_superpixels
 from napari_medcl.data.volume import IGNORE, Labels
 from napari_medcl.errors import Stopped, UserError
+from napari_medcl.files import write_json
 from napari_medcl.training.events import Event, Preparing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     from napari_medcl.data.superpixels import SuperpixelSettings
     from napari_medcl.data.volume import Volume
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+    from napari_medcl.training.run import Run
 
 
 _SAY_EVERY_S = 1.0
+_SIDES = ("train", "val", "test", "unlabelled")
+_SPLIT, _DATA = "split.json", "data.json"
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,17 @@ class Sides:
 
     def to_json(self) -> dict[str, list[str]]:
         """The case names, as they stand in `split.json`."""
-        return {side: [case.id for case in getattr(self, side)] for side in ("train", "val", "test", "unlabelled")}
+        return {side: [case.id for case in getattr(self, side)] for side in _SIDES}
 
 
-def read_cases(config: PretrainConfig | FinetuneConfig) -> Cases:
-    """The cases of the configured folder.
+def read_cases(run: Run, config: PretrainConfig | FinetuneConfig) -> Cases:
+    """The cases of the configured folder; who is whose patient counts only until the sides are chosen.
 
     Raises:
         UserError: There is no folder, or no scan in it.
     """
-    return find_cases(config.folder, groups=config.groups)
+    groups = None if (run.folder / _SPLIT).exists() else config.groups
+    return find_cases(config.folder, groups=groups)
 
 
 def divide(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Sides:
@@ -74,6 +80,45 @@ def divide(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Sides:
         c for c in cases.unlabelled if c.group not in kept_back and (c.id in split.train or c.id not in named)
     )
     return Sides(train=train, val=val, test=test, unlabelled=others)
+
+
+def write_sides(run: Run, learned: Sequence[Case], sides: Sides) -> None:
+    """Writes `split.json`, which holds from then on, whatever comes into the data folder."""
+    write_json(run.folder / _SPLIT, {"learned": [case.id for case in learned], **sides.to_json()})
+
+
+def read_sides(run: Run, cases: Cases) -> tuple[tuple[Case, ...], Sides] | None:
+    """The cases that the run learns from, and who stands where; None where that was not decided yet.
+
+    Raises:
+        UserError: `split.json` cannot be read, or cases that it names are not in the data folder any more.
+    """
+    path = run.folder / _SPLIT
+    if not path.exists():
+        return None
+    named = read_json(path)
+    known = {case.id: case for case in cases}
+    lists = {side: [str(case) for case in named.get(side, ())] for side in ("learned", *_SIDES)}
+    needed = dict.fromkeys([*lists["learned"], *lists["val"]])
+    if missing := [case for case in needed if case not in known]:
+        raise UserError(
+            f"{cases.folder} does not hold {some(missing)} any more, which the run {run.name} learns from. Put them "
+            "back, or start a new run."
+        )
+    learned, *sides = (tuple(known[case] for case in lists[key] if case in known) for key in ("learned", *_SIDES))
+    return learned, Sides(*sides)
+
+
+def changed(run: Run, digests: Mapping[str, str]) -> list[str]:
+    """What to tell the user about data that differ from those that the run began with; writes these down at first."""
+    path = run.folder / _DATA
+    if not path.exists():
+        write_json(path, dict(digests))
+        return []
+    before = read_json(path)
+    if not (others := sorted(case for case, digest in digests.items() if before.get(case) != digest)):
+        return []
+    return [f"The files of {some(others)} have changed since the run began: its numbers will not be those of before."]
 
 
 def _split(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Split:
@@ -133,13 +178,14 @@ def to_indices(array: NDArray[np.integer], classes: dict[int, str]) -> NDArray[n
 
 def prepared(
     what: str, cases: Sequence[Case], make: Callable[[Case], Item], stop: Callable[[], bool]
-) -> Generator[Event, None, list[Item]]:
-    """Makes the items and says how far it is.
+) -> Generator[Event, None, tuple[list[Item], dict[str, str]]]:
+    """Makes the items, and a hash of each case's files, and says how far it is.
 
     Raises:
         Stopped: `stop` said so.
     """
     items: list[Item] = []
+    digests = {}
     said = time.monotonic()
     for case in cases:
         if stop():
@@ -148,7 +194,8 @@ def prepared(
             said = time.monotonic()
             yield Preparing(progress=len(items) / len(cases), message=f"{what} {len(items) + 1} of {len(cases)}")
         items.append(make(case))
-    return items
+        digests[case.id] = case.digest()
+    return items, digests
 
 
 def labelled_item(case: Case, plan: Plan, classes: dict[int, str], config: FinetuneConfig) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import BaseModel
 
 _NAMED = ("medcl", "torch", "monai", "numpy", "scikit-image", "nibabel")
 
 
-def environment(config: BaseModel, device: torch.device, fingerprint: str) -> dict[str, Any]:
-    """What is needed to say where a result came from, and to get it again."""
+def environment(config: BaseModel, device: torch.device, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What is needed to say where a result came from, and to get it again.
+
+    Args:
+        config: The run's settings.
+        device: Where it computes.
+        digests: A hash of every case that it uses.
+    """
+    data = "".join(f"{case}\t{digest}\n" for case, digest in sorted(digests.items()))
     return {
         "config": config.model_dump(mode="json"),
-        "data": fingerprint,
+        "data": hashlib.sha256(data.encode()).hexdigest(),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device} ({platform.processor() or platform.machine()})",

@@ -15,6 +15,22 @@ class _Event(BaseModel):
     time: float = Field(default_factory=clock.time, description="Seconds since 1970.")
 
 
+class Waiting(_Event):
+    """The run waits for its turn on a device."""
+
+    kind: Literal["waiting"] = "waiting"
+    ahead: tuple[str, ...] = Field(description="The runs before it, the one that goes on first.")
+    message: str
+
+
+class Resumed(_Event):
+    """The run goes on from a saved state; what was said of later steps does not count any more."""
+
+    kind: Literal["resumed"] = "resumed"
+    step: int
+    message: str
+
+
 class Preparing(_Event):
     """The data are being read; no step was made yet."""
 
@@ -67,6 +83,22 @@ class Saved(_Event):
     best: bool
 
 
+class Noted(_Event):
+    """Something that the user should know, and that the run goes on with."""
+
+    kind: Literal["noted"] = "noted"
+    step: int
+    message: str
+
+
+class Paused(_Event):
+    """The run ended because somebody asked for a pause; it can go on from there."""
+
+    kind: Literal["paused"] = "paused"
+    step: int
+    message: str
+
+
 class Finished(_Event):
     """The run ended as it should, or because somebody asked for it."""
 
@@ -85,7 +117,7 @@ class Failed(_Event):
     hint: str = ""
 
 
-Event = Preparing | Started | Stepped | Evaluated | Saved | Finished | Failed
+Event = Waiting | Resumed | Preparing | Started | Stepped | Evaluated | Saved | Noted | Paused | Finished | Failed
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

@@ -11,22 +11,24 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from napari_medcl.checkpoint import Checkpoint, transfer
-from napari_medcl.data.batch import Item, Loader, Needs
+from napari_medcl.data.batch import Batch, Item, Loader
+from napari_medcl.data.needs import Needs
 from napari_medcl.data.plan import Plan, make_plan
 from napari_medcl.data.views import Appearance, Geometry
 from napari_medcl.data.volume import IGNORE
-from napari_medcl.device import precision, resolve_device
+from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.foreign import load_model
 from napari_medcl.inference.predict import Predictor
-from napari_medcl.models import build
+from napari_medcl.models import NetworkSpec, build
 from napari_medcl.training import dataset
 from napari_medcl.training.check import check
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
-from napari_medcl.training.loop import Task, cosine, recorded, started, train
+from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network, with_blocks
+from napari_medcl.training.recorded import recorded, taken_up
 from napari_medcl.training.run import Run, create, find_checkpoint
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_medcl.data.cases import Case
-    from napari_medcl.models import Network, NetworkSpec
+    from napari_medcl.data.cases import Case, Cases
+    from napari_medcl.models import Network
     from napari_medcl.training.config import FinetuneConfig
 
 _BATCH = {2: 12, 3: 2}
@@ -51,12 +53,13 @@ _KEPT = 0.99
 """Share of the averaged weights that a step leaves as they were."""
 
 
-def finetune(config: FinetuneConfig, folder: Path) -> Iterator[Event]:
+def finetune(config: FinetuneConfig, folder: Path, *, queue: bool = False) -> Iterator[Event]:
     """Fine-tunes in a run folder.
 
     Args:
         config: What to do.
         folder: The run folder; made where it is missing.
+        queue: Whether to wait until the runs that were started before on the same device have ended.
 
     Returns:
         The run's events, which also stand in the folder. The run goes on as they are asked for.
@@ -66,52 +69,75 @@ def finetune(config: FinetuneConfig, folder: Path) -> Iterator[Event]:
             tell, at once, and no folder is made.
     """
     check(config)
-    run = create("finetune", config.to_json(), folder)
-    return recorded(run, lambda: _events(run, config))
+    return finetuning(create("finetune", config.to_json(), folder), config, queue=queue)
+
+
+def finetuning(run: Run, config: FinetuneConfig, *, queue: bool) -> Iterator[Event]:
+    """The events of a run that begins, or goes on where its folder holds a state."""
+    device = (lambda: device_name(resolve_device(config.device))) if queue else None
+    return recorded(run, lambda: _events(run, config), device)
 
 
 def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
+    state = yield from taken_up(run)
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
-    start = None if config.start is None else load_model(find_checkpoint(config.start))
-    cases = dataset.read_cases(config)
-    sides = dataset.divide(config, cases)
-    chosen = _choose(config, sides, cases.folder)
+    start = _start(run, config)
+    cases = dataset.read_cases(run, config)
+    chosen, sides = dataset.read_sides(run, cases) or _choose(config, cases)
     classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
-    plan, depth = _plan(config, chosen, start)
-    spec = with_blocks(plain_network(config, plan, depth, device, len(classes), start), config)
+    if state is None:
+        plan, depth = _plan(config, chosen, start)
+        spec = with_blocks(plain_network(config, plan, depth, device, len(classes), start), config)
+    else:
+        classes = {int(value): name for value, name in state["task"]["classes"].items()}
+        plan = Plan.model_validate(state["task"]["plan"])
+        spec = NetworkSpec.model_validate(state["task"]["network"])
     if config.method is not None:
         config.method.maps_read(spec)  # refuses what does not fit, before the work
-    items = yield from dataset.prepared(
+    items, digests = yield from dataset.prepared(
         "scan",
         (*chosen, *sides.val),
         lambda case: dataset.labelled_item(case, plan, classes, config),
-        run.stop_asked,
+        run.end_asked,
     )
     learned, judged = items[: len(chosen)], [item for item in items[len(chosen) :] if len(item.annotated)]
     if not judged:
         learned, judged, note = _judge_by_slices(learned, config.val)
         notes.append(note)
-    write_json(run.folder / "split.json", {"labelled": [case.id for case in chosen], **sides.to_json()})
-    provenance = environment(config, device, cases.fingerprint())
+    dataset.write_sides(run, chosen, sides)
+    notes += dataset.changed(run, digests)
+    provenance = environment(config, device, digests)
     write_json(run.folder / "environment.json", provenance)
     task = _Finetuning(config, spec, plan, classes, (learned, judged), start, device, provenance)
     told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}"
     yield started(run, config, task, len(chosen), ". ".join([f"{told}, {task.origin}", *notes]))
-    yield from train(run, config, task)
+    yield from Loop(run, config, task, state)
 
 
-def _choose(config: FinetuneConfig, sides: dataset.Sides, folder: Path) -> tuple[Case, ...]:
+def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
+    """The model to start from; the run keeps it, to go on and to be repeated without the run that it is of."""
+    if config.start is None:
+        return None
+    if (kept := run.start_model).is_file():
+        return Checkpoint.load(kept)
+    model = load_model(find_checkpoint(config.start))
+    model.save(kept)
+    return model
+
+
+def _choose(config: FinetuneConfig, cases: Cases) -> tuple[tuple[Case, ...], dataset.Sides]:
+    sides = dataset.divide(config, cases)
     if not sides.train:
         raise UserError(
-            f"{folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
+            f"{cases.folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
             "labels or masks, named like their scans, or set aside fewer patients for validation and test."
         )
     if config.labelled is None:
-        return sides.train
+        return sides.train, sides
     if config.labelled > len(sides.train):
         raise UserError(f"{config.labelled} labelled cases were asked for; the training side has {len(sides.train)}.")
-    return dataset.first_labelled(sides.train, config.labelled, config.seed)
+    return dataset.first_labelled(sides.train, config.labelled, config.seed), sides
 
 
 def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | None) -> tuple[Plan, int]:
@@ -183,8 +209,10 @@ class _Finetuning(Task):
         without = f", without its UAFS blocks behind {', '.join(left)}" if left else ""
         return f"starting from {self._config.start} ({', '.join(self._handed_on)}){without}"
 
-    def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        batch = self._loader.draw()
+    def draw(self) -> Batch:
+        return self._loader.draw()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.labels is not None
         maps = self._net.encode(batch.fixed[0])
         maps |= self._net.decode(maps)
@@ -193,7 +221,7 @@ class _Finetuning(Task):
         if self._method is not None and self._config.method is not None:
             name = self._config.method.name
             terms |= {f"{name} {term}": value for term, value in self._method(maps, batch.labels).items()}
-        return terms, batch.cases
+        return terms
 
     def rate(self, progress: float) -> float:
         if progress < _WARM_UP:
@@ -246,6 +274,24 @@ class _Finetuning(Task):
             parts=self.spec.map_names,
             provenance={**self._provenance, "step": step},
         )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "plan": self._plan.model_dump(mode="json"),
+            "network": self.spec.model_dump(mode="json"),
+            "classes": dict(self._classes),
+            "weights": self._net.state_dict(),
+            "averaged": self._averaged.state_dict(),
+            "method": None if self._method is None else self._method.state_dict(),
+            "loader": self._loader.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._net.load_state_dict(state["weights"])
+        self._averaged.load_state_dict(state["averaged"])
+        if self._method is not None:
+            self._method.load_state_dict(state["method"])
+        self._loader.restore(state["loader"])
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, dice: MaskedDiceLoss) -> dict[str, Tensor]:

@@ -1,30 +1,36 @@
-"""The steps of a run: schedule, precision, events, checkpoints and a clean stop; the same for every stage."""
+"""The steps of a run: schedule, precision, events, checkpoints, and a state to go on from; the same for every stage."""
 
 from __future__ import annotations
 
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_medcl.errors import Stopped, UserError
-from napari_medcl.training.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped
+from napari_medcl.device import autocast
+from napari_medcl.errors import UserError
+from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
+from napari_medcl.training.memory import ran_out
+from napari_medcl.training.progress import Clock, Meter
+from napari_medcl.training.state import random_state, restore_random_state
+from napari_medcl.training.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from napari_medcl.checkpoint import Checkpoint
+    from napari_medcl.data.batch import Batch
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.run import Run
 
-_SAY_EVERY_S = 0.5
 _SAVE_EVERY_S = 60.0
 _LARGEST_GRADIENT = 12.0
+_JOIN = 0.05
+"""Part of an extension in which the learning rate rises from 0 to that of the longer schedule."""
 
 
 class Task(ABC):
@@ -34,16 +40,22 @@ class Task(ABC):
         optimiser: Steps on everything that is trained.
         autocast: Number format of the products, None for float32.
         evaluations: How often `evaluate` is called, 0 for never.
+        smallest: Crops that a batch must have for its loss to mean anything.
     """
 
     optimiser: torch.optim.Optimizer
     device: torch.device
     autocast: torch.dtype | None
     evaluations: int = 0
+    smallest: int = 1
 
     @abstractmethod
-    def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Draws a batch; its loss terms, weighted, and the names of the cases in it."""
+    def draw(self) -> Batch:
+        """The next batch."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms of the loss."""
 
     @abstractmethod
     def rate(self, progress: float) -> float:
@@ -53,65 +65,20 @@ class Task(ABC):
     def checkpoint(self, step: int) -> Checkpoint:
         """The model as it stands."""
 
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that the steps to come depend on, but the optimiser: weights, and what decides the batches."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Sets what `state` gave."""
+
     def stepped(self) -> None:  # noqa: B027 - most stages have nothing to do
         """Called after every step."""
 
     def evaluate(self, step: int) -> Evaluated:
         """Measures the model on the validation cases; a stage that has none measures nothing."""
         return Evaluated(step=step, dice={}, mean=math.nan, best=False)
-
-
-@dataclass
-class Clock:
-    """How far a run is: by steps, or by time where that ends it earlier."""
-
-    steps: int | None
-    minutes: float | None
-    step: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the first step began."""
-        return time.monotonic() - self.began
-
-    @property
-    def progress(self) -> float:
-        """From 0 to 1."""
-        by_time = 0.0 if self.minutes is None else self.elapsed_s / (60 * self.minutes)
-        by_steps = 0.0 if self.steps is None else self.step / self.steps
-        return min(1.0, max(by_steps, by_time))
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds that are left, if it goes on at this speed."""
-        progress = self.progress
-        return self.elapsed_s * (1 - progress) / progress if progress > 0 else 0.0
-
-
-class Meter:
-    """Means of the loss terms since they were last said."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        self._said = -math.inf
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Takes the terms of a step in."""
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()
-        self._count += 1
-
-    def due(self) -> bool:
-        """Whether it is time to say something."""
-        return self._count > 0 and time.monotonic() - self._said > _SAY_EVERY_S
-
-    def take(self) -> dict[str, float]:
-        """The means; starts anew."""
-        means = {name: value.item() / self._count for name, value in self._sums.items()}
-        self._sums, self._count, self._said = {}, 0, time.monotonic()
-        return means
 
 
 def cosine(progress: float) -> float:
@@ -133,130 +100,168 @@ def started(run: Run, config: PretrainConfig | FinetuneConfig, task: Task, cases
     )
 
 
-def train(run: Run, config: PretrainConfig | FinetuneConfig, task: Task) -> Iterator[Event]:
+class Loop:
     """Makes the steps of a run.
 
-    Yields:
-        `Stepped` about twice a second, `Evaluated`, `Saved`, and `Finished` at the end.
-
-    Raises:
-        UserError: A loss is not finite; the last checkpoint is as it was.
+    Args:
+        run: Where events and checkpoints go, and where a stop or a pause is asked for.
+        config: Says how many steps.
+        task: What is trained.
+        state: What `state` gave, to go on from there.
     """
-    clock, meter, writer = Clock(config.total_steps, config.minutes), Meter(), _Writer(run, task)
-    scaler = torch.amp.GradScaler(task.device.type, enabled=task.autocast == torch.float16)
-    stopped = False
-    while clock.progress < 1 and not (stopped := run.stop_asked()):
-        terms = _step(task, scaler, clock)
-        clock.step += 1
-        meter.add(terms)
-        if meter.due():
-            yield _stepped(clock, meter, task)
-        if task.evaluations and clock.progress >= (writer.evaluated + 1) / task.evaluations:
-            writer.evaluated = int(clock.progress * task.evaluations)
-            yield from writer.evaluate(clock.step)
-        elif clock.elapsed_s - writer.saved_s > _SAVE_EVERY_S:
-            yield writer.save(clock.step, clock.elapsed_s)
-    if stopped and task.evaluations and clock.step:
-        yield from writer.evaluate(clock.step)
-    yield writer.save(clock.step, clock.elapsed_s)
-    said = f"{clock.step} steps in {clock.elapsed_s:.0f} s"
-    if writer.best is not None:
-        said += f", best validation Dice {writer.best:.4f} at step {writer.best_step}"
-    yield Finished(step=clock.step, reason="stopped" if stopped else "done", message=said + ".")
 
+    def __init__(
+        self, run: Run, config: PretrainConfig | FinetuneConfig, task: Task, state: dict[str, Any] | None = None
+    ) -> None:
+        self._run, self._task = run, task
+        self._clock, self._meter = Clock(config.total_steps, config.minutes), Meter()
+        self._writer = Writer(run, task)
+        self._scaler = torch.amp.GradScaler(task.device.type, enabled=task.autocast == torch.float16)
+        self._parts = 1
+        if state is not None:
+            self._restore(state)
 
-def _step(task: Task, scaler: torch.amp.GradScaler, clock: Clock) -> dict[str, Tensor]:
-    for group in task.optimiser.param_groups:
-        group["lr"] = task.rate(clock.progress)
-    with torch.autocast(task.device.type, dtype=task.autocast, enabled=task.autocast is not None):
-        terms, cases = task.losses()
-    total = torch.stack([value.float() for value in terms.values()]).sum()
-    if not torch.isfinite(total):
+    def __iter__(self) -> Iterator[Event]:
+        """Yields `Stepped` often enough to be watched, `Evaluated`, `Saved`, and `Finished` or `Paused` at the end.
+
+        Raises:
+            UserError: A loss or a gradient is not finite, or not one crop fits into the device's memory; the last
+                checkpoint is as it was.
+        """
+        clock = self._clock
+        saved_s = time.monotonic()
+        while clock.progress < 1:
+            if (asked := self._run.asked()) is not None:
+                yield from self._end(asked == "pause")
+                return
+            yield from self._step()
+            if clock.says():
+                yield self._said()
+            yield from self._writer.evaluate_when_due(clock.step, clock.progress)
+            if time.monotonic() - saved_s > _SAVE_EVERY_S:
+                yield self._save()
+                saved_s = time.monotonic()
+        yield self._save()
+        yield Finished(step=clock.step, reason="done", message=self._told())
+
+    def _end(self, pause: bool) -> Iterator[Event]:
+        """Ends before the last step. What is measured now is no part of the state: the run may go on some day."""
+        step = self._clock.step
+        yield self._save()
+        if pause:
+            yield Paused(step=step, message=f"Paused after {self._told()}")
+            return
+        if self._task.evaluations and step:
+            yield from self._writer.evaluate(step)
+        yield Finished(step=step, reason="stopped", message=self._told())
+
+    def _step(self) -> Iterator[Event]:
+        for group in self._task.optimiser.param_groups:
+            group["lr"] = self._rate()
+        batch = self._task.draw()
+        while True:
+            try:
+                terms = self._gradient(batch)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+            yield self._halve(batch)
+        self._scaler.step(self._task.optimiser)
+        self._scaler.update()
+        self._task.stepped()
+        self._clock.step += 1
+        self._meter.add(terms)
+
+    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
+        """Adds up the gradients of the batch's parts; the mean of each term over them."""
+        task = self._task
+        means: dict[str, Tensor] = {}
+        task.optimiser.zero_grad(set_to_none=True)
+        for part in batch.parts(self._parts):
+            share = len(part.cases) / len(batch.cases)
+            with autocast(task.device, task.autocast):
+                terms = {name: value.float() * share for name, value in task.losses(part).items()}
+            self._scaler.scale(torch.stack([*terms.values()]).sum()).backward()  # type: ignore[no-untyped-call]
+            means = {name: means.get(name, 0) + value.detach() for name, value in terms.items()}
+        self._scaler.unscale_(task.optimiser)
+        parameters = [parameter for group in task.optimiser.param_groups for parameter in group["params"]]
+        length = torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+        self._refuse_nonsense(means, length, batch.cases)
+        return means
+
+    def _refuse_nonsense(self, terms: dict[str, Tensor], length: Tensor, cases: tuple[str, ...]) -> None:
+        """A scaled gradient may overflow: then the scaler leaves the step out, and lowers the scale."""
+        total = torch.stack([*terms.values()]).sum()
+        if torch.isfinite(total if self._scaler.is_enabled() else total + length):
+            return
         values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        what = "loss" if not torch.isfinite(total) else "gradient"
         raise UserError(
-            f"The loss is not finite at step {clock.step + 1} ({values}), on {', '.join(dict.fromkeys(cases))}. "
-            "Lower the learning rate, use float32, or look at these scans; the last checkpoint is usable."
+            f"The {what} is not finite at step {self._clock.step + 1} ({values}), on "
+            f"{', '.join(dict.fromkeys(cases))}. Lower the learning rate, use float32, or look at these scans; the "
+            "last checkpoint is usable."
         )
-    task.optimiser.zero_grad(set_to_none=True)
-    scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-    scaler.unscale_(task.optimiser)
-    parameters = [parameter for group in task.optimiser.param_groups for parameter in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
-    scaler.step(task.optimiser)
-    scaler.update()
-    task.stepped()
-    return terms
 
-
-def _stepped(clock: Clock, meter: Meter, task: Task) -> Stepped:
-    return Stepped(
-        step=clock.step,
-        progress=clock.progress,
-        terms=meter.take(),
-        rate=task.rate(clock.progress),
-        remaining_s=clock.remaining_s,
-    )
-
-
-@dataclass
-class _Writer:
-    """Writes the checkpoints of a run and remembers the best."""
-
-    run: Run
-    task: Task
-    best: float | None = None
-    best_step: int = 0
-    evaluated: int = 0
-    saved_s: float = 0.0
-
-    def save(self, step: int, elapsed_s: float) -> Saved:
-        self.saved_s = elapsed_s
-        return self._write("last", step)
-
-    def evaluate(self, step: int) -> Iterator[Event]:
-        found = self.task.evaluate(step)
-        better = not math.isnan(found.mean) and (self.best is None or found.mean > self.best)
-        yield found.model_copy(update={"best": better})
-        if better:
-            self.best, self.best_step = found.mean, step
-            yield self._write("best", step)
-
-    def _write(self, name: str, step: int) -> Saved:
-        path = self.run.folder / "checkpoints" / f"{name}.safetensors"
-        try:
-            self.task.checkpoint(step).save(path)
-        except OSError as error:
+    def _halve(self, batch: Batch) -> Noted:
+        """Takes the batch in twice as many parts."""
+        size, parts = len(batch.cases), 2 * self._parts
+        self._task.optimiser.zero_grad(set_to_none=True)
+        if self._task.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size // parts < self._task.smallest:
             raise UserError(
-                f"The checkpoint {path} cannot be written: {error}. Free some space or check the folder's rights; "
-                "the checkpoint before it is as it was."
-            ) from error
-        return Saved(step=step, path=path.relative_to(self.run.folder).as_posix(), best=name == "best")
+                f"{math.ceil(size / self._parts)} crops at a time do not fit into the memory of "
+                f"{self._task.device}, and fewer make no batch. Set a smaller patch or width, or close other programs."
+            )
+        self._parts = parts
+        return Noted(
+            step=self._clock.step,
+            message=f"A batch of {size} crops does not fit into the memory of {self._task.device}: it goes on in "
+            f"{parts} parts of {size // parts}, whose gradients are added up. Crops are compared inside their part.",
+        )
 
+    def _rate(self) -> float:
+        """That of the whole schedule; an extension joins in gently."""
+        return self._task.rate(self._clock.progress) * min(1.0, self._clock.since_joined / _JOIN)
 
-def recorded(run: Run, events: Callable[[], Iterator[Event]]) -> Iterator[Event]:
-    """Holds the run's lock, writes every event to its folder and passes it on.
+    def _said(self) -> Stepped:
+        clock = self._clock
+        return Stepped(
+            step=clock.step,
+            progress=clock.progress,
+            terms=self._meter.take(),
+            rate=self._rate(),
+            remaining_s=clock.remaining_s,
+        )
 
-    Raises:
-        UserError: What went wrong, after it was written as `Failed`.
-    """
-    with run.locked():
-        try:
-            for event in events():
-                run.append(event)
-                yield event
-        except UserError as error:
-            run.append(Failed(step=_last_step(run), message=str(error)))
-            raise
-        except Stopped:
-            event = Finished(step=0, reason="stopped", message="Stopped before the first step; there is no model.")
-            run.append(event)
-            yield event
-        except Exception as error:
-            hint = f"This is a fault of the program; {run.folder / 'log.txt'} may tell more."
-            run.append(Failed(step=_last_step(run), message=f"{type(error).__name__}: {error}", hint=hint))
-            raise
+    def _save(self) -> Event:
+        return self._writer.save(self._clock.step, self._state())
 
+    def _told(self) -> str:
+        said = f"{self._clock.step} steps in {self._clock.elapsed_s:.0f} s"
+        if self._writer.best is not None:
+            said += f", best validation Dice {self._writer.best:.4f} at step {self._writer.best_step}"
+        return f"{said}."
 
-def _last_step(run: Run) -> int:
-    last = run.last_event()
-    return getattr(last, "step", 0)
+    def _state(self) -> dict[str, Any]:
+        return {
+            "clock": self._clock.state(),
+            "meter": self._meter.state(),
+            "writer": self._writer.state(),
+            "scaler": self._scaler.state_dict(),
+            "optimiser": self._task.optimiser.state_dict(),
+            "parts": self._parts,
+            "random": random_state(self._task.device),
+            "task": self._task.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._task.restore(state["task"])
+        self._task.optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._clock.restore(state["clock"])
+        self._meter.restore(state["meter"])
+        self._writer.restore(state["writer"], self._clock.progress)
+        self._parts = state["parts"]
+        restore_random_state(state["random"], self._task.device)

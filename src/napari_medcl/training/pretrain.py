@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from napari_medcl.checkpoint import Checkpoint
-from napari_medcl.data.batch import Item, Loader
-from napari_medcl.data.plan import make_plan
-from napari_medcl.device import precision, resolve_device
+from napari_medcl.data.batch import Batch, Item, Loader
+from napari_medcl.data.plan import Plan, make_plan
+from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
-from napari_medcl.models import build
+from napari_medcl.models import NetworkSpec, build
 from napari_medcl.training.check import check
-from napari_medcl.training.dataset import divide, prepared, read_cases, read_volumes, unlabelled_item
+from napari_medcl.training.dataset import (
+    Sides,
+    changed,
+    divide,
+    prepared,
+    read_cases,
+    read_sides,
+    read_volumes,
+    unlabelled_item,
+    write_sides,
+)
 from napari_medcl.training.environment import environment
-from napari_medcl.training.loop import Task, cosine, recorded, started, train
+from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network
+from napari_medcl.training.recorded import recorded, taken_up
 from napari_medcl.training.run import Run, create
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
-    from napari_medcl.data.plan import Plan
+    from napari_medcl.data.cases import Case, Cases
     from napari_medcl.training.config import PretrainConfig
     from napari_medcl.training.events import Event
 
 _BATCH = {2: 16, 3: 4}
 
 
-def pretrain(config: PretrainConfig, folder: Path) -> Iterator[Event]:
+def pretrain(config: PretrainConfig, folder: Path, *, queue: bool = False) -> Iterator[Event]:
     """Pre-trains in a run folder.
 
     Args:
         config: What to do.
         folder: The run folder; made where it is missing.
+        queue: Whether to wait until the runs that were started before on the same device have ended.
 
     Returns:
         The run's events, which also stand in the folder. The run goes on as they are asked for.
@@ -48,60 +60,86 @@ def pretrain(config: PretrainConfig, folder: Path) -> Iterator[Event]:
             tell, at once, and no folder is made.
     """
     check(config)
-    run = create("pretrain", config.to_json(), folder)
-    return recorded(run, lambda: _events(run, config))
+    return pretraining(create("pretrain", config.to_json(), folder), config, queue=queue)
+
+
+def pretraining(run: Run, config: PretrainConfig, *, queue: bool) -> Iterator[Event]:
+    """The events of a run that begins, or goes on where its folder holds a state."""
+    device = (lambda: device_name(resolve_device(config.device))) if queue else None
+    return recorded(run, lambda: _events(run, config), device)
 
 
 def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:
+    state = yield from taken_up(run)
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
-    cases = read_cases(config)
+    cases = read_cases(run, config)
+    chosen, sides = read_sides(run, cases) or _choose(config, cases)
+    plan, spec = _network(config, chosen, device, state)
+    config.method.hands_on(spec)  # refuses what does not fit, before the work
+    needs = config.method.needs(plan.spatial_dims)
+    items, digests = yield from prepared(
+        "superpixels of scan" if needs.superpixels else "scan",
+        chosen,
+        lambda case: unlabelled_item(case, plan, needs.superpixels, config.channel, run.end_asked),
+        run.end_asked,
+    )
+    write_sides(run, chosen, sides)
+    notes = changed(run, digests)
+    provenance = environment(config, device, digests)
+    write_json(run.folder / "environment.json", provenance)
+    task = _Pretraining(config, spec, plan, items, device, provenance)
+    told = f"{config.method.name} on {len(items)} scans, {plan.in_words()}"
+    yield started(run, config, task, len(items), ". ".join([told, *notes]))
+    yield from Loop(run, config, task, state)
+
+
+def _choose(config: PretrainConfig, cases: Cases) -> tuple[tuple[Case, ...], Sides]:
     sides = divide(config, cases)
     chosen = (*sides.train, *sides.unlabelled)
     if not chosen:
         raise UserError(
             f"{config.folder} has no scans to pre-train on: all of them are set aside for validation or test."
         )
+    return chosen, sides
+
+
+def _network(
+    config: PretrainConfig, chosen: Sequence[Case], device: torch.device, state: dict[str, Any] | None
+) -> tuple[Plan, NetworkSpec]:
+    """How scans become the network's input, and which network: as decided when the run began."""
+    if state is not None:
+        return Plan.model_validate(state["task"]["plan"]), NetworkSpec.model_validate(state["task"]["network"])
     plan, depth = make_plan(read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
-    config.method.hands_on(plain_network(config, plan, depth, device))  # refuses what does not fit, before the work
-    needs = config.method.needs(plan.spatial_dims)
-    items = yield from prepared(
-        "superpixels of scan" if needs.superpixels else "scan",
-        chosen,
-        lambda case: unlabelled_item(case, plan, needs.superpixels, config.channel, run.stop_asked),
-        run.stop_asked,
-    )
-    write_json(run.folder / "split.json", {"seen": [case.id for case in chosen], **sides.to_json()})
-    provenance = environment(config, device, cases.fingerprint())
-    write_json(run.folder / "environment.json", provenance)
-    task = _Pretraining(config, plan, depth, items, device, provenance)
-    message = f"{config.method.name} on {len(items)} scans, {plan.in_words()}"
-    yield started(run, config, task, len(items), message)
-    yield from train(run, config, task)
+    return plan, plain_network(config, plan, depth, device)
 
 
 class _Pretraining(Task):
+    smallest = 2
+
     def __init__(
         self,
         config: PretrainConfig,
+        spec: NetworkSpec,
         plan: Plan,
-        depth: int,
         items: list[Item],
         device: torch.device,
         provenance: dict[str, Any],
     ) -> None:
         self._config, self._plan, self._provenance = config, plan, provenance
         self.device, self.autocast = device, precision(device, config.precision)
-        self.spec = plain_network(config, plan, depth, device)
-        self._net = build(self.spec).to(device)
+        self.spec = spec
+        self._net = build(spec).to(device)
         self._module = config.method.pretraining(self._net).to(device)
         self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
         needs = config.method.needs(plan.spatial_dims)
         self._loader = Loader(items, plan, needs, config.batch or _BATCH[plan.spatial_dims], device, config.seed)
 
-    def losses(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        batch = self._loader.draw()
-        return self._module(batch), batch.cases
+    def draw(self) -> Batch:
+        return self._loader.draw()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return cast("dict[str, Tensor]", self._module(batch))
 
     def rate(self, progress: float) -> float:
         return self._config.rate * cosine(progress)
@@ -117,3 +155,17 @@ class _Pretraining(Task):
             parts=self._config.method.hands_on(self.spec),
             provenance={**self._provenance, "step": step},
         )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "plan": self._plan.model_dump(mode="json"),
+            "network": self.spec.model_dump(mode="json"),
+            "weights": self._net.state_dict(),
+            "module": self._module.state_dict(),
+            "loader": self._loader.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._net.load_state_dict(state["weights"])
+        self._module.load_state_dict(state["module"])
+        self._loader.restore(state["loader"])

@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +14,21 @@ from pydantic import ValidationError
 
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
-from napari_medcl.training.events import Event, Failed, Finished, Stage, read_event
+from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Waiting, read_event
+from napari_medcl.training.lock import FolderLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-State = Literal["waiting", "running", "stopping", "finished", "stopped", "failed", "dead"]
+Request = Literal["stop", "pause"]
+State = Literal[
+    "starting", "queued", "running", "pausing", "stopping", "paused", "finished", "stopped", "failed", "dead"
+]
+ALIVE: tuple[State, ...] = ("starting", "queued", "running", "pausing", "stopping")
+"""States in which a process has the run in hand, or is about to."""
 
-_STALE_S = 20.0
-"""A lock that was not touched for so long belongs to a process that is gone."""
 _STARTING_S = 90.0
-"""So long a new run may take to hold its lock: a slow disk loads torch in a minute."""
+"""So long a run that was started may take to hold its lock: a slow disk loads torch in a minute."""
 _TAIL_BYTES = 4096
 
 
@@ -37,7 +37,7 @@ class Run:
     """A folder that a run was, is or will be written to.
 
     Whoever wants to know about a run reads its folder: the process that trains, a viewer that started
-    it, a viewer on another machine.
+    it, a viewer on another machine. Whoever wants something of it leaves a file there.
     """
 
     folder: Path
@@ -55,9 +55,12 @@ class Run:
             UserError: `config.json` is missing or unreadable.
         """
         try:
-            return cast("dict[str, Any]", json.loads((self.folder / "config.json").read_text("utf-8")))
+            found = json.loads((self.folder / "config.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder} is not a run folder: its config.json cannot be read ({error}).") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.folder} is not a run folder: its config.json holds no settings by name.")
+        return cast("dict[str, Any]", found)
 
     @property
     def stage(self) -> Stage:
@@ -68,13 +71,20 @@ class Run:
     def state(self) -> State:
         """How it stands with the run, as its folder tells."""
         last = self.last_event()
-        if isinstance(last, Finished):
-            return "finished" if last.reason == "done" else "stopped"
-        if isinstance(last, Failed):
-            return "failed"
         if self.is_alive():
-            return "stopping" if self.stop_asked() else "running"
-        return "waiting" if self._age() < _STARTING_S and last is None else "dead"
+            if asked := self.asked():
+                return "pausing" if asked == "pause" else "stopping"
+            return "queued" if isinstance(last, Waiting) else "running"
+        if self._starts():
+            return "starting"
+        match last:
+            case Finished():
+                return "finished" if last.reason == "done" else "stopped"
+            case Paused():
+                return "paused"
+            case Failed():
+                return "failed"
+        return "dead"
 
     @property
     def checkpoint(self) -> Path | None:
@@ -85,12 +95,17 @@ class Run:
         return None
 
     @property
+    def start_model(self) -> Path:
+        """Where a fine-tuning run keeps the model that it started from."""
+        return self.folder / "start.safetensors"
+
+    @property
     def message(self) -> str:
         """What the run said when it ended; empty while it goes on."""
         last = self.last_event()
         if isinstance(last, Failed):
             return f"{last.message} {last.hint}".strip()
-        return last.message if isinstance(last, Finished) else ""
+        return last.message if isinstance(last, Finished | Paused) else ""
 
     def events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Events after a byte offset, and the offset to ask from next time. A half-written line waits."""
@@ -117,47 +132,70 @@ class Run:
         return events[-1] if events else None
 
     def append(self, event: Event) -> None:
-        """Writes an event; it is on the disk when this returns."""
-        with (self.folder / "events.jsonl").open("ab") as file:
-            file.write(event.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Writes an event; it is on the disk when this returns.
 
-    def ask_stop(self) -> None:
-        """Asks the run to save and end after the step it is in."""
-        (self.folder / "stop").touch()
+        Raises:
+            UserError: It cannot be written; what was there is as it was.
+        """
+        path, line = self.folder / "events.jsonl", event.model_dump_json().encode() + b"\n"
+        try:
+            with path.open("ab", buffering=0) as file:
+                before = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError("the disk is full")
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(before)
+                    raise
+        except OSError as error:
+            raise UserError(
+                f"The run folder {self.folder} cannot be written: {error}. Free some space or mend the folder's "
+                "rights, then resume the run; its last checkpoint is as it was."
+            ) from error
 
-    def stop_asked(self) -> bool:
-        """Whether somebody asked for a stop."""
-        return (self.folder / "stop").exists()
+    def mend(self) -> None:
+        """Ends the line that a killed process left half-written, so that the next event has one of its own."""
+        with contextlib.suppress(FileNotFoundError), (self.folder / "events.jsonl").open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                file.write(b"\n")
+
+    def ask(self, what: Request) -> None:
+        """Asks the run to save and end after the step it is in; after a pause it goes on from there."""
+        (self.folder / what).touch()
+
+    def asked(self) -> Request | None:
+        """What somebody asked for; a stop goes before a pause."""
+        if (self.folder / "stop").exists():
+            return "stop"
+        return "pause" if (self.folder / "pause").exists() else None
+
+    def end_asked(self) -> bool:
+        """Whether somebody asked for a stop or a pause."""
+        return self.asked() is not None
+
+    def call(self) -> None:
+        """Says that the run is about to start, or to go on; what was asked of it before does not count any more."""
+        if not self._starts():
+            for what in ("stop", "pause"):
+                (self.folder / what).unlink(missing_ok=True)
+        (self.folder / "called").touch()
+
+    def answer(self) -> None:
+        """Says that the run has started."""
+        (self.folder / "called").unlink(missing_ok=True)
 
     def is_alive(self) -> bool:
         """Whether a process holds the run's lock."""
-        try:
-            return time.time() - (self.folder / "lock").stat().st_mtime < _STALE_S
-        except FileNotFoundError:
-            return False
+        return FolderLock(self.folder).alive()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Holds the run's lock.
 
         Raises:
-            UserError: Another process trains in this folder.
+            UserError: Another process trains in this folder, or it cannot be written.
         """
-        lock = self.folder / "lock"
-        if self.is_alive():
-            raise UserError(f"Another process is training in {self.folder}. Wait for it, or choose another folder.")
-        lock.write_text(str(os.getpid()))
-        ended = threading.Event()
-        beat = threading.Thread(target=_keep_fresh, args=(lock, ended), daemon=True)
-        beat.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            beat.join()
-            lock.unlink(missing_ok=True)
+        return FolderLock(self.folder).holding()
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines that the process printed."""
@@ -167,16 +205,11 @@ class Run:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def _age(self) -> float:
-        with contextlib.suppress(FileNotFoundError):
-            return time.time() - (self.folder / "config.json").stat().st_mtime
-        return float("inf")
-
-
-def _keep_fresh(lock: Path, ended: threading.Event) -> None:
-    while not ended.wait(_STALE_S / 4):
+    def _starts(self) -> bool:
+        """Whether it was called a moment ago."""
         with contextlib.suppress(OSError):
-            os.utime(lock)
+            return time.time() - (self.folder / "called").stat().st_mtime < _STARTING_S
+        return False
 
 
 def create(stage: Stage, config: dict[str, Any], folder: Path) -> Run:
@@ -185,37 +218,18 @@ def create(stage: Stage, config: dict[str, Any], folder: Path) -> Run:
     Raises:
         UserError: The folder already holds a run that has begun, or cannot be written.
     """
-    if (folder / "events.jsonl").exists():
-        raise UserError(f"{folder} already holds a run. Choose another folder for the new one.")
+    run = Run(folder)
+    if (folder / "events.jsonl").exists() or run.is_alive():
+        raise UserError(
+            f"{folder} already holds a run. Choose another folder for the new one, or go on with that one: "
+            f"medcl runs resume {folder}"
+        )
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {"stage": stage, **config})
+        run.call()
     except OSError as error:
         raise UserError(f"The run folder {folder} cannot be written: {error}.") from error
-    return Run(folder)
-
-
-def start(stage: Stage, config: dict[str, Any], folder: Path) -> Run:
-    """Starts a run in a process of its own, which outlives the one that asks.
-
-    Raises:
-        UserError: As `create`.
-    """
-    run = create(stage, config, folder)
-    command = [
-        sys.executable,
-        "-m",
-        "napari_medcl",
-        stage,
-        "--config",
-        str(folder / "config.json"),
-        "--run",
-        str(folder),
-    ]
-    with (folder / "log.txt").open("ab") as log:
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
     return run
 
 
@@ -223,16 +237,6 @@ def default_root() -> Path:
     """Where runs are kept: the environment variable MEDCL_RUNS, else `medcl/runs` in the home folder."""
     named = os.environ.get("MEDCL_RUNS")
     return Path(named) if named else Path.home() / "medcl" / "runs"
-
-
-def new_folder(root: Path, stage: Stage, name: str) -> Path:
-    """A folder name that is not taken: date, time, stage and what the run is about."""
-    about = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{stage}-{about}"
-    folder, number = root / stem, 2
-    while folder.exists():
-        folder, number = root / f"{stem}-{number}", number + 1
-    return folder
 
 
 def list_runs(root: Path) -> list[Run]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from napari_medcl.gui.history import MEAN, History, duration
 from napari_medcl.training.events import Evaluated, Failed, Finished, Started, Stepped
+from napari_medcl.training.history import MEAN, History, duration
 
 STARTED = Started(
     run="r", stage="finetune", device="cpu", precision="float32", steps=10, minutes=None, cases=3, message="3 scans"

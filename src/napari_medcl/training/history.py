@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from napari_medcl.training.events import Evaluated, Failed, Finished, Started, Stepped
+from napari_medcl.training.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Noted,
+    Paused,
+    Preparing,
+    Resumed,
+    Saved,
+    Started,
+    Stepped,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +39,11 @@ class Curve:
         """One more point."""
         self.steps.append(step)
         self.values.append(value)
+
+    def cut(self, step: int) -> None:
+        """Forgets what was after a step."""
+        kept = bisect_right(self.steps, step)
+        del self.steps[kept:], self.values[kept:]
 
 
 @dataclass
@@ -51,9 +69,6 @@ class History:
         """Takes in what the run said since."""
         for event in events:
             match event:
-                case Started():
-                    self.steps, self.device = event.steps, event.device
-                    self.lines.append(event.message)
                 case Stepped():
                     self.step, self.progress, self.remaining_s = event.step, event.progress, event.remaining_s
                     for name, value in event.terms.items():
@@ -63,13 +78,29 @@ class History:
                         self.dice.setdefault(name, Curve()).add(event.step, value)
                     best = ", the best so far" if event.best else ""
                     self.lines.append(f"Step {event.step}: validation Dice {event.mean:.3f}{best}.")
-                case Finished():
-                    self.step, self.remaining_s = event.step, None
-                    self.progress = 1.0 if event.reason == "done" else self.progress
-                    self.lines.append(event.message)
-                case Failed():
-                    self.remaining_s = None
-                    self.lines.append(f"{event.message} {event.hint}".strip())
+                case Preparing() | Saved():
+                    pass
+                case _:
+                    self._turn(event)
+
+    def _turn(self, event: Waiting | Resumed | Started | Noted | Paused | Finished | Failed) -> None:
+        """A turn of events: what the user is told in the run's own words."""
+        hint = event.hint if isinstance(event, Failed) else ""
+        self.lines.append(f"{event.message} {hint}".strip())
+        if isinstance(event, Started):
+            self.steps, self.device = event.steps, event.device
+        elif isinstance(event, Resumed):
+            self._go_back(event.step)
+        elif isinstance(event, Paused | Finished | Failed):
+            self.remaining_s = None
+            self.step = event.step or self.step
+            self.progress = 1.0 if isinstance(event, Finished) and event.reason == "done" else self.progress
+
+    def _go_back(self, step: int) -> None:
+        """What was said of later steps is said again."""
+        self.step, self.remaining_s = step, None
+        for curve in (*self.terms.values(), *self.dice.values()):
+            curve.cut(step)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,58 @@
+"""Starting runs in processes of their own, which outlive the one that asks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from napari_medcl.training.run import Run, create
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_medcl.training.events import Stage
+
+
+def start(stage: Stage, config: dict[str, Any], folder: Path, *, now: bool = False) -> Run:
+    """Starts a run.
+
+    Args:
+        stage: Pre-training or fine-tuning.
+        config: Its settings.
+        folder: The run folder; made where it is missing.
+        now: Whether to run beside others on the device; else it waits for its turn.
+
+    Raises:
+        UserError: As `create`.
+    """
+    run = create(stage, config, folder)
+    _spawn(run, [stage, "--config", str(folder / "config.json"), "--run", str(folder)], now=now)
+    return run
+
+
+def start_again(run: Run, *, now: bool = False) -> None:
+    """Lets a run go on from its last saved state, see `resume`."""
+    run.call()
+    _spawn(run, ["runs", "resume", str(run.folder)], now=now)
+
+
+def new_folder(root: Path, stage: Stage, name: str) -> Path:
+    """A folder name that is not taken: date, time, stage and what the run is about."""
+    about = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{stage}-{about}"
+    folder, number = root / stem, 2
+    while folder.exists():
+        folder, number = root / f"{stem}-{number}", number + 1
+    return folder
+
+
+def _spawn(run: Run, arguments: list[str], *, now: bool) -> None:
+    command = [sys.executable, "-m", "napari_medcl", *arguments, *(["--now"] if now else [])]
+    alone: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    with (run.folder / "log.txt").open("ab") as log:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **alone)

@@ -62,7 +62,7 @@ def taken_up(run: Run) -> Generator[Event, None, dict[str, Any] | None]:
     Raises:
         UserError: No state that was saved is whole.
     """
-    state, notes = read_state(run.folder / "checkpoints")
+    state, notes = read_state(run.checkpoints)
     if not any(isinstance(event, Started) for event in run.events()[0]):
         yield Preparing(progress=0, message="reading the data folder")
         return state

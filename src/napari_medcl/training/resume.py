@@ -11,9 +11,11 @@ from napari_medcl.errors import UserError, explain
 from napari_medcl.files import write_json
 from napari_medcl.training.check import check
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.events import Finished
 from napari_medcl.training.finetune import finetuning
 from napari_medcl.training.pretrain import pretraining
 from napari_medcl.training.run import Run, create
+from napari_medcl.training.state import has_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ def resume(folder: Path, *, queue: bool = False) -> Iterator[Event]:
     """
     run = Run(folder)
     config = _config(run)
-    _refuse_if_alive(run)
+    _refuse(run)
     if run.state == "finished":
         raise UserError(f"{run.name} has finished. To train on, extend it: medcl runs extend {folder} --steps 1000")
     return _go(run, config, queue)
@@ -69,7 +71,7 @@ def extend(
     """
     run = Run(folder)
     config = _config(run)
-    _refuse_if_alive(run)
+    _refuse(run)
     write_json(folder / "config.json", {"stage": run.stage, **_longer(run, config, steps, minutes).to_json()})
     return _go(run, _config(run), queue)
 
@@ -128,9 +130,15 @@ def _config(run: Run) -> PretrainConfig | FinetuneConfig:
     return config
 
 
-def _refuse_if_alive(run: Run) -> None:
+def _refuse(run: Run) -> None:
+    """Refuses a run that goes on, and one whose models would be overwritten by beginning anew."""
     if run.is_alive():
         raise UserError(f"{run.name} goes on already. Pause or stop it first: medcl runs pause {run.folder}")
+    if run.checkpoint is not None and isinstance(run.last_event(), Finished) and not has_state(run.checkpoints):
+        raise UserError(
+            f"{run.name} has kept its models, but no state to go on from. Start a new run from its model: "
+            f"medcl finetune {run.config.get('folder', 'DATA')} --start {run.folder}"
+        )
 
 
 def _longer(

@@ -87,10 +87,15 @@ class Run:
         return "dead"
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of the models, and of the states to go on from."""
+        return self.folder / "checkpoints"
+
+    @property
     def checkpoint(self) -> Path | None:
         """The best checkpoint, else the last one, else None."""
         for name in ("best.safetensors", "last.safetensors"):
-            if (path := self.folder / "checkpoints" / name).is_file():
+            if (path := self.checkpoints / name).is_file():
                 return path
         return None
 
@@ -225,7 +230,7 @@ def create(stage: Stage, config: dict[str, Any], folder: Path) -> Run:
             f"medcl runs resume {folder}"
         )
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {"stage": stage, **config})
         run.call()
     except OSError as error:

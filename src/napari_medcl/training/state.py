@@ -70,6 +70,11 @@ def read_state(folder: Path) -> tuple[Nested | None, list[str]]:
     return None, told
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a state was written, be it whole or damaged."""
+    return any(folder.glob("state-*"))
+
+
 def random_state(device: torch.device) -> Nested:
     """The state of torch's own sources of random numbers."""
     found = {"cpu": torch.get_rng_state()}

@@ -29,7 +29,7 @@ class Writer:
     """
 
     def __init__(self, run: Run, task: Task) -> None:
-        self._folder, self._task = run.folder, task
+        self._run, self._task = run, task
         self.best: float | None = None
         self.best_step = 0
         self._evaluated = 0
@@ -41,7 +41,7 @@ class Writer:
             UserError: The disk is full or the folder cannot be written; what was there is as it was.
         """
         saved = self._save("last", step)
-        folder = self._folder / "checkpoints"
+        folder = self._run.checkpoints
         self._write(folder, lambda: write_state(folder, step, state))
         return saved
 
@@ -82,9 +82,9 @@ class Writer:
         return int(progress * self._task.evaluations + _ROUNDING)
 
     def _save(self, name: str, step: int) -> Saved:
-        path = self._folder / "checkpoints" / f"{name}.safetensors"
+        path = self._run.checkpoints / f"{name}.safetensors"
         self._write(path, lambda: self._task.checkpoint(step).save(path))
-        return Saved(step=step, path=path.relative_to(self._folder).as_posix(), best=name == "best")
+        return Saved(step=step, path=path.relative_to(self._run.folder).as_posix(), best=name == "best")
 
     def _write(self, path: Path, write: Callable[[], object]) -> None:
         try:

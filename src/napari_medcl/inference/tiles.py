@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from monai.inferers import sliding_window_inference
 
 from napari_medcl.errors import UserError
 
@@ -56,6 +55,8 @@ def blended(
             watch(min(1, done / calls))
         done += 1
         return compute(tiles)
+
+    from monai.inferers import sliding_window_inference  # takes seconds, and a run has something to say before
 
     try:
         with torch.inference_mode():

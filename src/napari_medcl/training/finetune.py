@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from monai.losses import MaskedDiceLoss
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from monai.losses import MaskedDiceLoss
     from torch import Tensor
 
     from napari_medcl.data.cases import Case, Cases
@@ -186,6 +186,8 @@ class _Finetuning(Task):
         self._method = None if config.method is None else config.method.finetuning(net).to(device)
         beside = [] if self._method is None else [*self._method.parameters()]
         self.optimiser = torch.optim.AdamW([*self._net.parameters(), *beside], lr=config.rate, weight_decay=0.01)
+        from monai.losses import MaskedDiceLoss  # takes seconds, and the run has something to say before
+
         self._dice = MaskedDiceLoss(include_background=False, batch=True)
         self._loader = Loader(
             items[0],

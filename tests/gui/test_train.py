@@ -303,3 +303,13 @@ def test_channels_of_one_file_are_one_scan(viewer: Any, open_dock: Any, tmp_path
     (pair,) = table.value()
     assert pair.name == "two"
     assert pair.volume.channels == 2
+
+
+def test_monitor_tells_others_which_run_it_shows(viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot) -> None:
+    first = a_run(runs, "1-finetune", "finetune", Finished(step=8, reason="done", message="Done."))
+    second = a_run(runs, "2-finetune", "finetune", Finished(step=8, reason="done", message="Done."))
+    monitor = open_dock(tab=2).monitor
+    with qtbot.waitSignals([monitor.runChanged, monitor.looked]) as told:
+        monitor.show_run(first)
+    assert told.all_signals_and_args[0].args == (first,)
+    assert first != second

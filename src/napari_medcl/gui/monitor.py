@@ -42,9 +42,17 @@ _STATES = {
 
 
 class RunMonitor(QWidget):  # type: ignore[misc]
-    """Shows one run: how far it is, its curves, what it said; can stop it. Looks only while it is visible."""
+    """Shows one run: how far it is, its curves, what it said; can stop it. Looks only while it is visible.
+
+    Attributes:
+        extra: Room under the curves for what others show of the run.
+        runChanged: Another run is shown; None for none.
+        looked: What is new in the folder of the run was read.
+    """
 
     applyAsked = Signal(object)  # noqa: N815
+    runChanged = Signal(object)  # noqa: N815
+    looked = Signal()
 
     def __init__(self, theme: str) -> None:
         super().__init__()
@@ -73,8 +81,11 @@ class RunMonitor(QWidget):  # type: ignore[misc]
 
         # layout
         layout = QVBoxLayout(self)
-        for widget in (self.runs, self.state, self.bar, self.losses, self.dice, self.message):
+        for widget in (self.runs, self.state, self.bar, self.losses, self.dice):
             layout.addWidget(widget)
+        self.extra = QVBoxLayout()
+        layout.addLayout(self.extra)
+        layout.addWidget(self.message)
         buttons = QHBoxLayout()
         for button in (self.stop, self.apply, self.folder):
             buttons.addWidget(button)
@@ -119,6 +130,7 @@ class RunMonitor(QWidget):  # type: ignore[misc]
             self.losses.draw(self._history.terms)
             self.dice.draw(self._history.dice)
         self._show_state()
+        self.looked.emit()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
         """Looks while it can be seen."""
@@ -138,6 +150,7 @@ class RunMonitor(QWidget):  # type: ignore[misc]
         self._run, self._history, self._offset = run, History(), 0
         self.losses.draw({})
         self.dice.draw({})
+        self.runChanged.emit(run)
         self.look()
 
     def _show_state(self) -> None:

@@ -14,6 +14,7 @@ from napari_medcl.data.volume import IGNORE, Labels
 from napari_medcl.errors import UserError
 from napari_medcl.training import dataset
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +42,10 @@ def test_values_become_indices_and_what_is_no_class_is_ignored() -> None:
     assert found.tolist() == [0, 2, IGNORE, IGNORE, 1, IGNORE]
 
 
-def test_no_patient_is_on_two_sides(blobs: Callable[..., Path]) -> None:
+def test_no_patient_is_on_two_sides(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = blobs(scans=9, masks=8)
     config = FinetuneConfig(folder=folder, groups=r"case_(\d)", val=0.25, test=0.25)
-    sides = dataset.divide(config, dataset.read_cases(config))
+    sides = dataset.divide(config, dataset.read_cases(Run(tmp_path / "run"), config))
     names = [{case.group for case in side} for side in (sides.train, sides.val, sides.test)]
     assert [len(side) for side in names] == [4, 2, 2]
     assert not (names[0] & names[1] | names[1] & names[2] | names[0] & names[2])
@@ -56,21 +57,21 @@ def test_unlabelled_scans_of_judging_patients_are_left_out(blobs: Callable[..., 
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_{n},{n % 3}\n" for n in range(6)))
     config = PretrainConfig(folder=folder, groups=str(table), val=0.34, test=0.34)
-    sides = dataset.divide(config, dataset.read_cases(config))
+    sides = dataset.divide(config, dataset.read_cases(Run(tmp_path / "run"), config))
     judged = {case.group for case in (*sides.val, *sides.test)}
     assert len(judged) == 2
     assert {case.group for case in sides.unlabelled} <= {case.group for case in sides.train}
 
 
-def test_one_patient_alone_trains(blobs: Callable[..., Path]) -> None:
+def test_one_patient_alone_trains(blobs: Callable[..., Path], tmp_path: Path) -> None:
     config = FinetuneConfig(folder=blobs(scans=1, masks=1), test=0.4)
-    sides = dataset.divide(config, dataset.read_cases(config))
+    sides = dataset.divide(config, dataset.read_cases(Run(tmp_path / "run"), config))
     assert (len(sides.train), len(sides.val), len(sides.test)) == (1, 0, 0)
 
 
-def test_the_labelled_cases_depend_on_seed_and_names_alone(blobs: Callable[..., Path]) -> None:
+def test_the_labelled_cases_depend_on_seed_and_names_alone(blobs: Callable[..., Path], tmp_path: Path) -> None:
     config = FinetuneConfig(folder=blobs())
-    train = dataset.divide(config, dataset.read_cases(config)).train
+    train = dataset.divide(config, dataset.read_cases(Run(tmp_path / "run"), config)).train
     first = dataset.first_labelled(train, 2, seed=3)
     assert first == dataset.first_labelled(tuple(reversed(train)), 2, seed=3)
     assert len(first) == 2
@@ -79,11 +80,11 @@ def test_the_labelled_cases_depend_on_seed_and_names_alone(blobs: Callable[..., 
 def test_the_labelled_cases_are_of_as_many_patients_as_possible(blobs: Callable[..., Path], tmp_path: Path) -> None:
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"case_{n},{n // 3}\n" for n in range(6)))
-    cases = dataset.read_cases(FinetuneConfig(folder=blobs(scans=6, masks=6), groups=str(table)))
+    cases = dataset.read_cases(Run(tmp_path / "run"), FinetuneConfig(folder=blobs(scans=6, masks=6), groups=str(table)))
     assert len({case.group for case in dataset.first_labelled(cases.labelled, 2, seed=0)}) == 2
 
 
-def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., Path]) -> None:
+def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = blobs(scans=1, masks=1)
     path = folder / "labelsTr" / "case_0.nii.gz"
     file = nib.load(path)
@@ -91,7 +92,7 @@ def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., 
     array[:, :, :6] = 0
     nib.save(nib.Nifti1Image(array, file.affine), path)
     config = FinetuneConfig(folder=folder, annotated="nonempty", dims="2d")
-    (case,) = dataset.read_cases(config)
+    (case,) = dataset.read_cases(Run(tmp_path / "run"), config)
     plan, _ = make_plan([case.volume()], "2d")
     classes = {0: "background", 1: "a", 2: "b"}
     partly = dataset.labelled_item(case, plan, classes, config)

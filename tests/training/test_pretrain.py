@@ -29,8 +29,8 @@ def test_a_run_leaves_all_that_is_needed_to_go_on_and_to_repeat_it(
 ) -> None:
     config = PretrainConfig(folder=blobs(masks=0), dims=dims, **SMALL)
     events = list(pretrain(config, tmp_path / "run"))
-    assert [event.kind for event in events][:2] == ["started", "stepped"]
-    assert set(events[1].terms) == {"instance", "intra", "inter"}
+    assert [event.kind for event in events][:3] == ["preparing", "started", "stepped"]
+    assert set(events[2].terms) == {"instance", "intra", "inter"}
     run = Run(tmp_path / "run")
     assert run.state == "finished"
     assert [event.kind for event in run.events()[0]] == [event.kind for event in events]
@@ -78,7 +78,7 @@ def test_the_baselines_are_settings(blobs: Callable[..., Path], tmp_path: Path) 
         folder=blobs(masks=0), dims="2d", method=SuperCL(positives="simclr", intra=0, inter=0), **SMALL
     )
     events = list(pretrain(config, tmp_path / "run"))
-    assert set(events[1].terms) == {"instance"}
+    assert set(events[2].terms) == {"instance"}
 
 
 def test_what_is_wrong_is_said_and_written_down(blobs: Callable[..., Path], tmp_path: Path) -> None:

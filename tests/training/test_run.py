@@ -12,7 +12,20 @@ import pytest
 
 from napari_medcl.errors import UserError
 from napari_medcl.training import run as runs
-from napari_medcl.training.events import Evaluated, Failed, Finished, Preparing, Saved, Started, Stepped, read_event
+from napari_medcl.training.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Noted,
+    Paused,
+    Preparing,
+    Resumed,
+    Saved,
+    Started,
+    Stepped,
+    Waiting,
+    read_event,
+)
 from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
@@ -27,6 +40,10 @@ EVENTS = [
     Saved(step=1, path="checkpoints/best.safetensors", best=True),
     Finished(step=5, reason="done", message="over"),
     Failed(step=5, message="no", hint="so"),
+    Waiting(ahead=("one", "two"), message="waits"),
+    Resumed(step=3, message="goes on"),
+    Noted(step=3, message="smaller parts"),
+    Paused(step=3, message="rests"),
 ]
 
 
@@ -61,42 +78,62 @@ def test_a_line_that_a_crash_cut_short_does_not_hide_the_others(run: Run) -> Non
         file.write(b'{"kind": "stepp\n')
     run.append(EVENTS[4])
     assert [event.kind for event in run.events()[0]] == ["started", "finished"]
-    assert run.state == "finished"
+    assert isinstance(run.last_event(), Finished)
 
 
 def test_states(run: Run) -> None:
-    assert run.state == "waiting"
-    old = time.time() - 1000
-    os.utime(run.folder / "config.json", (old, old))
+    assert run.state == "starting"
+    run.answer()
     assert run.state == "dead"
     with run.locked():
         assert run.state == "running"
-        run.ask_stop()
+        run.append(Waiting(ahead=("other",), message="waits"))
+        assert run.state == "queued"
+        run.ask("pause")
+        assert run.state == "pausing"
+        run.ask("stop")
         assert run.state == "stopping"
+    run.append(Paused(step=3, message="rests"))
+    assert (run.state, run.message) == ("paused", "rests")
     run.append(EVENTS[4].model_copy(update={"reason": "stopped"}))
     assert (run.state, run.message) == ("stopped", "over")
     run.append(EVENTS[5])
     assert (run.state, run.message) == ("failed", "no so")
+    run.append(EVENTS[4])
+    assert run.state == "finished"
 
 
-def test_a_lock_is_held_by_one_and_a_stale_one_by_nobody(run: Run) -> None:
-    with run.locked(), pytest.raises(UserError, match="Another process"), run.locked():
-        pass
-    assert not run.is_alive()
-    (run.folder / "lock").write_text("1")
-    old = time.time() - 1000
-    os.utime(run.folder / "lock", (old, old))
-    assert not run.is_alive()
-    with run.locked():
-        assert run.is_alive()
+def test_a_run_that_was_called_and_never_came_is_what_it_was(run: Run) -> None:
+    run.append(EVENTS[5])
+    run.call()
+    assert run.state == "starting"
+    long_ago = time.time() - 1000
+    os.utime(run.folder / "called", (long_ago, long_ago))
+    assert run.state == "failed"
 
 
-def test_the_lock_is_kept_fresh(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_STALE_S", 0.4)
-    with run.locked():
-        for _ in range(4):
-            time.sleep(0.25)
-            assert run.is_alive()
+def test_what_was_asked_of_a_run_before_it_goes_on_does_not_count(run: Run) -> None:
+    run.answer()
+    run.ask("pause")
+    run.ask("stop")
+    run.call()
+    assert run.asked() is None
+    run.ask("stop")
+    run.call()
+    assert run.asked() == "stop", "asked after the first call, before the process took the run in hand"
+
+
+def test_half_a_line_ends_before_the_next_event(run: Run) -> None:
+    run.mend()
+    run.append(EVENTS[0])
+    whole = (run.folder / "events.jsonl").read_bytes()
+    run.mend()
+    assert (run.folder / "events.jsonl").read_bytes() == whole
+    (run.folder / "events.jsonl").write_bytes(whole + b'{"kind": "stepp')
+    assert isinstance(run.last_event(), Started)
+    run.mend()
+    run.append(EVENTS[4])
+    assert [event.kind for event in run.events()[0]] == ["started", "finished"]
 
 
 def test_a_second_run_in_a_folder_is_refused(run: Run) -> None:
@@ -135,13 +172,6 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     (tmp_path / "not-a-run").mkdir()
     assert [run.name for run in runs.list_runs(tmp_path)] == ["20260301-c", "20260201-b", "20260101-a"]
     assert runs.list_runs(tmp_path / "nowhere") == []
-
-
-def test_new_folders_are_never_taken(tmp_path: Path) -> None:
-    first = runs.new_folder(tmp_path, "pretrain", "my scans/../..")
-    assert first.parent == tmp_path
-    first.mkdir()
-    assert runs.new_folder(tmp_path, "pretrain", "my scans/../..") != first
 
 
 def test_watching_a_run_loads_neither_torch_nor_qt() -> None:

@@ -22,6 +22,8 @@ _STALE_S = 20.0
 """On another machine, a process that gave no sign of life for so long is gone."""
 _PATIENCE_S = 1.0
 """So long a lock is tried for: whoever looks whether it is held holds it for a moment."""
+_LOOK_S = 0.02
+"""So long it is looked at: another one who looks at the same time is no holder."""
 
 
 def held(path: Path) -> bool:
@@ -32,7 +34,7 @@ def held(path: Path) -> bool:
     """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOOK_S, poll_interval=_LOOK_S / 4)
     except Timeout:
         return True
     lock.release()
@@ -73,7 +75,7 @@ class FolderLock:
         taken = UserError(f"Another process is training in {self._lock.parent}. Wait for it, or choose another folder.")
         if self.alive():
             raise taken
-        lock = FileLock(self._lock)
+        lock = FileLock(self._lock, thread_local=False)  # a run may be ended from another thread than it began in
         try:
             lock.acquire(timeout=_PATIENCE_S)
             self._owner.write_text(json.dumps({"host": platform.node(), "process": os.getpid()}), "utf-8")

@@ -40,7 +40,7 @@ class Ticket:
             with FileLock(self._folder / "door"):
                 numbers = [_number(path) for path in self._folder.glob("*.ticket")]
                 self._path = self._folder / f"{max(numbers, default=0) + 1:08d}.ticket"
-                self._lock = FileLock(self._path)
+                self._lock = FileLock(self._path, thread_local=False)
                 self._lock.acquire()
             self._path.with_suffix(".name").write_text(name, "utf-8")
         except OSError as error:
@@ -60,9 +60,11 @@ class Ticket:
         return tuple(names)
 
     def leave(self) -> None:
-        """Gives the place up."""
+        """Gives the place up. Behind the door: its number may be somebody else's as soon as it is free."""
+        with contextlib.suppress(Timeout, OSError), FileLock(self._folder / "door", timeout=_LOOK_EVERY_S):
+            self._lock.release()
+            _clear(self._path)
         self._lock.release()
-        _clear(self._path)
 
     def _kept(self, path: Path) -> bool:
         with contextlib.suppress(Timeout, OSError), FileLock(self._folder / "door", timeout=_LOOK_EVERY_S):

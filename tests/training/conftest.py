@@ -1,0 +1,42 @@
+"""Disks that are full or may only be read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def mount(options: list[str], at: Path) -> None:
+    """Mounts a disk in memory, or skips the test."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("disks are mounted for this test, which is done on Linux only")
+    done = subprocess.run(["mount", "-t", "tmpfs", *options, "medcl-test", str(at)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"disks cannot be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount(["-o", "size=1m"], folder)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A disk, and what makes it one that may only be read."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount([], folder)
+    yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True) and None
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

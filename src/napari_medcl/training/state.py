@@ -65,7 +65,7 @@ def read_state(folder: Path) -> tuple[Nested | None, list[str]]:
     if told:
         raise UserError(
             f"The saved states in {folder} are damaged, and the run cannot go on. Its models are beside them; start a "
-            "new run with the same settings: medcl runs repeat"
+            f"new run with the same settings: medcl runs repeat {folder.parent}"
         )
     return None, told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,11 @@ def check(config: PretrainConfig | FinetuneConfig) -> None:
     """Refuses settings that no data can make a run of.
 
     Raises:
-        UserError: They contradict each other, or the model to start from; says how, and what to do.
+        UserError: They contradict each other, or the model to start from, or ask for a package that is missing; says
+            how, and what to do.
     """
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise UserError('TensorBoard is not installed: pip install "medcl[tensorboard]", or set tensorboard off.')
     start = None
     if isinstance(config, FinetuneConfig) and config.start is not None:
         start = load_model(find_checkpoint(config.start))

@@ -91,6 +91,13 @@ class _Config(BaseModel):
         description="Number format of the network's products; auto is the fastest that is safe.",
         json_schema_extra=_ADVANCED,
     )
+    tensorboard: bool = Field(
+        False,
+        title="TensorBoard",
+        description="Also write losses and scores to the folder tensorboard of the run; needs "
+        'pip install "medcl[tensorboard]".',
+        json_schema_extra=_ADVANCED,
+    )
 
     default_steps: ClassVar[int] = 1000
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.training.events import Event, Failed, Finished, Paused, Preparing, Resumed, Started
+from napari_medcl.training.logs import logs
 from napari_medcl.training.memory import ran_out
 from napari_medcl.training.queue import Ticket, wait_for_turn
 from napari_medcl.training.state import read_state
@@ -31,9 +32,11 @@ def recorded(run: Run, events: Callable[[], Iterator[Event]], device: Callable[[
         run.answer()
         run.mend()
         try:
-            for event in _in_turn(run, events, device):
-                run.append(event)
-                yield event
+            with logs(run) as tell:
+                for event in _in_turn(run, events, device):
+                    run.append(event)
+                    tell(event)
+                    yield event
         except UserError as error:
             _fail(run, str(error))
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from napari_medcl.training.events import Evaluated, Event, Finished, Preparing, Saved, Started, Stepped
+from napari_medcl.training.events import Evaluated, Event, Finished, Preparing, Previewed, Saved, Started, Stepped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def describe(event: Event) -> str | None:
             return f"step {event.step}: validation Dice {event.mean:.4f} ({dice}){best}"
         case Finished():
             return f"{'Stopped' if event.reason == 'stopped' else 'Done'}: {event.message}"
-        case Preparing() | Saved() | Stepped():
+        case Preparing() | Saved() | Previewed() | Stepped():
             return None
         case _:
             return event.message

@@ -209,7 +209,7 @@ class Predictor:
             images.movedim(1, 0) if planar else images[None],
             cast,
             patch=self.checkpoint.plan.patch,
-            overlap=self.overlap,
+            overlap=[self.overlap] * self.checkpoint.plan.spatial_dims,
             batch=self.batch,
             device=self.device,
             watch=watch,

@@ -23,7 +23,7 @@ def blended(
     compute: Callable[[Tensor], Tensor],
     *,
     patch: Sequence[int],
-    overlap: float,
+    overlap: Sequence[float],
     batch: int,
     device: torch.device,
     watch: Callable[[float], None] | None,
@@ -32,15 +32,16 @@ def blended(
 
     Args:
         images: (N, C, *S).
-        compute: From windows (b, C, *window) on the device to (b, D, *window) float32.
+        compute: From windows (b, C, *window) on the device to (b, D, *window) float32, or to coarser maps: then images,
+            windows and their steps are to be whole numbers of coarse pixels.
         patch: Size of a window, but for axes that are little longer.
-        overlap: Part of a window that it shares with the next one, along every axis.
+        overlap: Part of a window that it shares with the next one, for each axis.
         batch: Windows at a time.
         device: Where to compute.
         watch: Is called before every batch of windows with the part that is done; may raise to stop.
 
     Returns:
-        (N, D, *S) on the CPU.
+        (N, D, *S) on the CPU; coarser by as much as what is computed is coarser than its window.
 
     Raises:
         UserError: A batch of windows does not fit into the device's memory.
@@ -91,7 +92,7 @@ def _bell(window: Sequence[int]) -> Tensor:
     return weights
 
 
-def _windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
+def _windows(shape: Sequence[int], window: Sequence[int], overlap: Sequence[float]) -> int:
     """How many windows MONAI lays over an image."""
-    steps = (max(1, int(side * (1 - overlap))) for side in window)
+    steps = (max(1, int(side * (1 - part))) for side, part in zip(window, overlap, strict=True))
     return math.prod(math.ceil((size - side) / step) + 1 for size, side, step in zip(shape, window, steps, strict=True))

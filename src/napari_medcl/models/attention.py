@@ -45,6 +45,10 @@ class AttentionUNet(Network):
             self.add_module(name, _DecoderStage(layer))
         self.pool = nn.Identity()
 
+    def middle(self, name: str) -> float:
+        """At the first one's: where pooling takes blocks, strides take every second pixel with its neighbours."""
+        return 0.0
+
 
 class _DecoderStage(nn.Module):
     """One of MONAI's attention layers without what lies below it."""

@@ -150,6 +150,10 @@ class Network(nn.Module):
         """Class logits (B, classes, *size) of the map `dec1`, without what the image was padded by."""
         return cast("Tensor", self.head(maps["dec1"])[(..., *(slice(0, length) for length in size))])
 
+    def middle(self, name: str) -> float:
+        """Where the middle of a map's first pixel lies: image pixels from the middle of the image's first one."""
+        return (self.spec.stride(name) - 1) / 2
+
     def _behind(self, name: str, x: Tensor) -> Tensor:
         return cast("Tensor", self.blocks[name](x)) if name in self.blocks else x
 

@@ -83,6 +83,15 @@ class Saved(_Event):
     best: bool
 
 
+class Previewed(_Event):
+    """What the model makes of a case that somebody wants to see is complete on the disk."""
+
+    kind: Literal["previewed"] = "previewed"
+    step: int
+    case: str
+    path: str = Field(description="Relative to the run folder.")
+
+
 class Noted(_Event):
     """Something that the user should know, and that the run goes on with."""
 
@@ -117,7 +126,20 @@ class Failed(_Event):
     hint: str = ""
 
 
-Event = Waiting | Resumed | Preparing | Started | Stepped | Evaluated | Saved | Noted | Paused | Finished | Failed
+Event = (
+    Waiting
+    | Resumed
+    | Preparing
+    | Started
+    | Stepped
+    | Evaluated
+    | Saved
+    | Previewed
+    | Noted
+    | Paused
+    | Finished
+    | Failed
+)
 _adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

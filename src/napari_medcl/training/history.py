@@ -13,6 +13,7 @@ from napari_medcl.training.events import (
     Noted,
     Paused,
     Preparing,
+    Previewed,
     Resumed,
     Saved,
     Started,
@@ -78,7 +79,7 @@ class History:
                         self.dice.setdefault(name, Curve()).add(event.step, value)
                     best = ", the best so far" if event.best else ""
                     self.lines.append(f"Step {event.step}: validation Dice {event.mean:.3f}{best}.")
-                case Preparing() | Saved():
+                case Preparing() | Saved() | Previewed():
                     pass
                 case _:
                     self._turn(event)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from napari_medcl.training.events import Evaluated, Failed, Finished, Started, Stepped
+from napari_medcl.training.events import Evaluated, Failed, Finished, Started, Stepped, Waiting
 from napari_medcl.training.history import MEAN, History, duration
 
 STARTED = Started(
@@ -50,3 +52,19 @@ def test_the_end_has_no_time_left(last: Finished | Failed, progress: float, line
 )
 def test_duration_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_whom_it_waits_for_until_it_says_something_else() -> None:
+    history = History()
+    history.add([Waiting(time=5, ahead=("a", "b"), message="Waits.")])
+    assert (history.ahead, history.began) == (("a", "b"), 5)
+    history.add([stepped(1, loss=1)])
+    assert (history.ahead, history.began) == ((), 5)
+
+
+def test_best_dice_is_none_that_is_undefined() -> None:
+    history = History()
+    assert history.best_dice is None
+    for mean in (math.nan, 0.5, 0.75, math.nan, 0.25):
+        history.add([Evaluated(step=1, dice={}, mean=mean, best=False)])
+    assert history.best_dice == 0.75

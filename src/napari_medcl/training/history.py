@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -55,6 +56,13 @@ class History:
         terms: A curve for every term of the loss.
         dice: A curve of the validation Dice for every class, and their mean.
         lines: What to tell the user, latest last.
+        progress: How far it is, from 0 to 1.
+        remaining_s: Seconds that are left, while it trains.
+        step: The last step that it told of.
+        steps: How many it was to make; None where only time ends it.
+        device: Where it computes.
+        began: When it first said something, in seconds since 1970.
+        ahead: The runs that it waits for.
     """
 
     terms: dict[str, Curve] = field(default_factory=dict)
@@ -65,10 +73,20 @@ class History:
     step: int = 0
     steps: int | None = None
     device: str = ""
+    began: float | None = None
+    ahead: tuple[str, ...] = ()
+
+    @property
+    def best_dice(self) -> float | None:
+        """The best mean over the classes; None before the first measurement."""
+        means = self.dice[MEAN].values if MEAN in self.dice else []
+        return max((mean for mean in means if not math.isnan(mean)), default=None)
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes in what the run said since."""
         for event in events:
+            self.began = self.began or event.time
+            self.ahead = event.ahead if isinstance(event, Waiting) else ()
             match event:
                 case Stepped():
                     self.step, self.progress, self.remaining_s = event.step, event.progress, event.remaining_s

@@ -71,3 +71,22 @@ def test_the_process_is_one_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert given["command"][0] == sys.executable
     assert given["start_new_session"] if sys.platform != "win32" else given["creationflags"]
     assert given["stdin"] == launch.subprocess.DEVNULL
+
+
+def test_an_extension_says_how_much_further(tmp_path: Path, commands: list[list[str]]) -> None:
+    run = launch.start("pretrain", {}, tmp_path / "run")
+    launch.extend(run, steps=100)
+    launch.extend(run, minutes=2.5, now=True)
+    given = ["-m", "napari_medcl", "runs", "extend", str(run.folder)]
+    assert commands[1:] == [[*given, "--steps", "100"], [*given, "--minutes", "2.5", "--now"]]
+
+
+def test_a_repetition_is_a_run_of_its_own_from_the_beginning(tmp_path: Path, commands: list[list[str]]) -> None:
+    run = launch.start("pretrain", {"folder": "x"}, tmp_path / "run")
+    again = launch.repeat(run, tmp_path / "again")
+    assert commands[1] == ["-m", "napari_medcl", "runs", "repeat", str(run.folder), "--run", str(again.folder)]
+    assert (again.state, again.config) == ("starting", run.config)
+    (run.folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        launch.repeat(run, tmp_path / "third")
+    assert len(commands) == 2

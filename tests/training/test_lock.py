@@ -175,3 +175,13 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(UserError, match=f"The run folder {tmp_path} cannot be written"), FolderLock(tmp_path).holding():
         pass
+
+
+def test_a_process_of_another_machine_is_alive_but_not_here(tmp_path: Path) -> None:
+    elsewhere(tmp_path, seconds_ago=1)
+    assert FolderLock(tmp_path).alive()
+    assert not FolderLock(tmp_path).here()
+    (tmp_path / "owner.json").unlink()
+    assert not FolderLock(tmp_path).here()
+    with FolderLock(tmp_path).holding():
+        assert FolderLock(tmp_path).here()

@@ -183,3 +183,13 @@ def test_watching_a_run_loads_neither_torch_nor_qt() -> None:
 def test_a_folder_that_cannot_be_listed_has_no_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert runs.list_runs(tmp_path / "file") == []
+
+
+def test_what_goes_on_here(run: Run) -> None:
+    assert run.goes_on_here(), "it was called a moment ago"
+    run.answer()
+    assert not run.goes_on_here()
+    with run.locked():
+        assert run.goes_on_here()
+        (run.folder / "owner.json").write_text('{"host": "another-machine", "process": 1}')
+        assert not run.goes_on_here()

@@ -39,6 +39,24 @@ def start_again(run: Run, *, now: bool = False) -> None:
     _spawn(run, ["runs", "resume", str(run.folder)], now=now)
 
 
+def extend(run: Run, *, steps: int | None = None, minutes: float | None = None, now: bool = False) -> None:
+    """Lets a run train on beyond what was asked for, see `resume.extend`."""
+    more = {"--steps": steps, "--minutes": minutes}
+    run.call()
+    _spawn(run, ["runs", "extend", str(run.folder), *_options(more)], now=now)
+
+
+def repeat(run: Run, folder: Path, *, now: bool = False) -> Run:
+    """Starts a run that does again what another one did, see `resume.repeat`.
+
+    Raises:
+        UserError: As `create`, or the run's configuration cannot be read.
+    """
+    again = create(run.stage, run.config, folder)
+    _spawn(again, ["runs", "repeat", str(run.folder), "--run", str(folder)], now=now)
+    return again
+
+
 def new_folder(root: Path, stage: Stage, name: str) -> Path:
     """A folder name that is not taken: date, time, stage and what the run is about."""
     about = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
@@ -47,6 +65,10 @@ def new_folder(root: Path, stage: Stage, name: str) -> Path:
     while folder.exists():
         folder, number = root / f"{stem}-{number}", number + 1
     return folder
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 
 
 def _spawn(run: Run, arguments: list[str], *, now: bool) -> None:

@@ -55,7 +55,7 @@ class FolderLock:
         """Whether a process holds it."""
         try:
             sign = self._owner.stat().st_mtime
-            host = json.loads(self._owner.read_text("utf-8"))["host"]
+            host = self._host()
         except FileNotFoundError:
             return False
         except (OSError, ValueError, KeyError, TypeError):
@@ -64,6 +64,12 @@ class FolderLock:
             with contextlib.suppress(OSError):
                 return held(self._lock)
         return time.time() - sign < _STALE_S
+
+    def here(self) -> bool:
+        """Whether a process on this machine holds it."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return self._host() == platform.node() and self.alive()
+        return False
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
@@ -95,6 +101,9 @@ class FolderLock:
             with contextlib.suppress(OSError):
                 self._owner.unlink()
             lock.release()
+
+    def _host(self) -> str:
+        return str(json.loads(self._owner.read_text("utf-8"))["host"])
 
     def _last_sign(self) -> float:
         with contextlib.suppress(OSError):

@@ -194,6 +194,11 @@ class Run:
         """Whether a process holds the run's lock."""
         return FolderLock(self.folder).alive()
 
+    def goes_on_here(self) -> bool:
+        """Whether a process on this machine has the run in hand, or one that was called a moment ago will."""
+        lock = FolderLock(self.folder)
+        return lock.here() or (self._starts() and not lock.alive())
+
     def locked(self) -> AbstractContextManager[None]:
         """Holds the run's lock.
 

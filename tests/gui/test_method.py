@@ -56,6 +56,14 @@ def test_what_is_set_comes_back(method: SuperCL | JCL | PDCR, qtbot: QtBot, tmp_
     assert form.value(folder=tmp_path).method == method
 
 
+def test_settings_stay_while_another_method_is_chosen(qtbot: QtBot, tmp_path: Path) -> None:
+    form, edit = made("pretrain", qtbot)
+    edit.forms["supercl"].editors["intra"].setValue(0.25)
+    edit.choice.setValue("jcl")
+    edit.choice.setValue("supercl")
+    assert form.value(folder=tmp_path).method == SuperCL(intra=0.25)
+
+
 def test_a_choice_and_a_setting_are_told(qtbot: QtBot) -> None:
     form, edit = made("pretrain", qtbot)
     for change in (lambda: edit.choice.setValue("jcl"), lambda: edit.forms["jcl"].editors["blocks"].setValue(1)):

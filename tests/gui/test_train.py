@@ -29,11 +29,10 @@ def viewer(make_napari_viewer: Any) -> Any:
 
 
 @pytest.fixture
-def open_dock(viewer: Any, qtbot: QtBot) -> Any:
+def open_dock(viewer: Any) -> Any:
     def opened(tab: int = 1) -> Any:
         _, dock = viewer.window.add_plugin_dock_widget("medcl", "Train")
         dock.tabs.setCurrentIndex(tab)
-        qtbot.waitUntil(lambda: dock.stages["finetune"].form is not None, timeout=LONG_MS)
         return dock
 
     return opened
@@ -67,6 +66,13 @@ def a_run(root: Path, name: str, stage: Any, *events: Any, alive: bool = False) 
     if alive:
         (run.folder / "lock").write_text(str(os.getpid()))
     return run
+
+
+def test_dock_can_be_used_at_once(open_dock: Any) -> None:
+    for tab, stage in enumerate(("pretrain", "finetune")):
+        pane = open_dock(tab).stages[stage]
+        assert pane.form.isVisibleTo(pane)
+        assert pane.start.isEnabled()
 
 
 def test_open_layers_are_written_and_trained_on(

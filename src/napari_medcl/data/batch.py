@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from napari_medcl.data import views
-from napari_medcl.data.needs import Needs as Needs  # noqa: TC001 - part of what is offered here
 from napari_medcl.data.volume import IGNORE
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_medcl.data.needs import Needs
     from napari_medcl.data.plan import Plan
 
 _MARGIN = 1.25

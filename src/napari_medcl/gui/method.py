@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class MethodEdit(QGroupBox):  # type: ignore[misc]
     """One of several methods: what it does, and a form of the settings that it leaves open.
 
-    The value is the `method` of a configuration.
+    The value is the `method` of a configuration. A form is made when its method is first chosen.
 
     Args:
         offers: What there is to choose, by name.
@@ -37,17 +37,15 @@ class MethodEdit(QGroupBox):  # type: ignore[misc]
         self.choice = Choice((offer.title, name) for name, offer in offers.items())
         self.about = QLabel()
         self.about.setWordWrap(True)
-        self.forms = {name: Form(offer.model) for name, offer in offers.items()}
+        self.forms: dict[str, Form] = {}
 
         # layout
-        layout = QVBoxLayout(self)
-        for widget in (self.choice, self.about, *self.forms.values()):
-            layout.addWidget(widget)
+        self._column = QVBoxLayout(self)
+        self._column.addWidget(self.choice)
+        self._column.addWidget(self.about)
 
         # connections
         self.choice.valueChanged.connect(self._show)
-        for form in self.forms.values():
-            form.valueChanged.connect(self.valueChanged)
         self._show(self.choice.value())
 
     def value(self) -> dict[str, Any] | None:
@@ -68,6 +66,14 @@ class MethodEdit(QGroupBox):  # type: ignore[misc]
 
     def _show(self, chosen: str) -> None:
         self.about.setText(self._offers[chosen].about)
+        if chosen not in self.forms:
+            self.forms[chosen] = self._form(self._offers[chosen])
         for name, form in self.forms.items():
             form.setVisible(name == chosen and bool(form.editors))
         self.valueChanged.emit()
+
+    def _form(self, offer: Offer) -> Form:
+        form = Form(offer.model)
+        form.valueChanged.connect(self.valueChanged)
+        self._column.addWidget(form)
+        return form

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_medcl.data.cases import find_cases
 from napari_medcl.errors import Stopped, UserError
@@ -21,31 +21,21 @@ from napari_medcl.gui.monitor import RunMonitor
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.source import DataSource
 from napari_medcl.gui.tasks import Task
+from napari_medcl.methods.choices import offers
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.launch import new_folder, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
-    from pydantic import BaseModel
 
-    from napari_medcl.methods.choices import Offer
     from napari_medcl.training.events import Stage
     from napari_medcl.training.run import Run
 
 _TITLES: dict[Stage, str] = {"pretrain": "Pre-train", "finetune": "Fine-tune"}
 _START: dict[Stage, str] = {"pretrain": "Start pre-training", "finetune": "Start fine-tuning"}
-
-
-def load_configs(**_: Callable[..., Any]) -> dict[Stage, tuple[type[BaseModel], dict[str, Offer]]]:
-    """The models of which the forms are made, and the methods; this loads torch."""
-    from napari_medcl.methods.choices import offers
-    from napari_medcl.training.config import FinetuneConfig, PretrainConfig
-
-    return {
-        "pretrain": (PretrainConfig, offers("pretrain")),
-        "finetune": (FinetuneConfig, offers("finetune")),
-    }
+_CONFIGS: dict[Stage, type[PretrainConfig | FinetuneConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 
 def start_run(
@@ -84,7 +74,6 @@ class TrainDock(Dock):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._loading = Task(self)
 
         # widgets
         self.stages: dict[Stage, StagePane] = {stage: StagePane(self, stage) for stage in _TITLES}
@@ -103,15 +92,8 @@ class TrainDock(Dock):
         for pane in self.stages.values():
             pane.started.connect(self._started)
         self.monitor.applyAsked.connect(self._apply)
-        self._loading.done.connect(self._build)
-        self._loading.failed.connect(self.message.warn)
         self.viewer.events.theme.connect(self._follow_theme)
         self.closed.connect(self._close_down)
-        self._loading.start(load_configs)
-
-    def _build(self, models: dict[Stage, tuple[type[BaseModel], dict[str, Offer]]]) -> None:
-        for stage, (model, offers) in models.items():
-            self.stages[stage].build(model, offers)
 
     def _started(self, run: Run) -> None:
         self.tabs.setCurrentIndex(self._runs_tab)
@@ -126,7 +108,6 @@ class TrainDock(Dock):
             plot.setTheme(self.viewer.theme)
 
     def _close_down(self) -> None:
-        self._loading.stop()
         self.viewer.events.theme.disconnect(self._follow_theme)
 
 
@@ -139,22 +120,24 @@ class StagePane(QWidget):  # type: ignore[misc]
         super().__init__()
         self._stage: Stage = stage
         self._task = Task(self)
-        self.form: Form | None = None
 
         # widgets
         self.source = DataSource(dock, masks=stage == "finetune")
-        self.preparing = QLabel("preparing…")
+        editors: dict[str, QWidget] = {"method": MethodEdit(offers(stage))}
+        if stage == "finetune":
+            editors["start"] = ModelChoice("pretrain", none="from scratch")
+        self.form = Form(_CONFIGS[stage], without={"folder"}, editors=editors)
+        self.form.setValue({"device": settings().device})
         self.start = QPushButton(_START[stage])
         self.start.setToolTip(tip("Trains in a process of its own, which goes on when the viewer is closed."))
-        self.start.setEnabled(False)
         self.progress = Progress()
         self.message = Message()
 
         # layout
-        self._column = QVBoxLayout(self)
-        for widget in (self.source, self.preparing, self.start, self.progress, self.message):
-            self._column.addWidget(widget)
-        self._column.addStretch()
+        column = QVBoxLayout(self)
+        for widget in (self.source, self.form, self.start, self.progress, self.message):
+            column.addWidget(widget)
+        column.addStretch()
 
         # connections
         self.start.clicked.connect(self._start)
@@ -165,20 +148,11 @@ class StagePane(QWidget):  # type: ignore[misc]
         self._task.ended.connect(self._ended)
         self.progress.stopped.connect(self._task.stop)
         dock.closed.connect(self._task.stop)
-
-    def build(self, model: type[BaseModel], offers: dict[str, Offer]) -> None:
-        """Adds the form of the stage's settings."""
-        editors = {"method": MethodEdit(offers), "start": ModelChoice("pretrain", none="from scratch")}
-        self.form = Form(model, without={"folder"}, editors=editors)
-        self.form.setValue({"device": settings().device})
-        self._column.replaceWidget(self.preparing, self.form)
-        self.preparing.deleteLater()
-        self.start.setEnabled(True)
         self._follow_source()
 
     def _follow_source(self) -> None:
         """In a mask that is being drawn, a slice without a label is one that nobody has come to yet."""
-        if self.form is not None and "annotated" in self.form.editors:
+        if "annotated" in self.form.editors:
             self.form.setValue({"annotated": "nonempty" if self.source.drawn else "all"})
 
     def _start(self) -> None:
@@ -188,7 +162,6 @@ class StagePane(QWidget):  # type: ignore[misc]
             name = asked.name if isinstance(asked, Path) else asked[0].name
             folder = new_folder(settings().runs, self._stage, name)
             data = asked if isinstance(asked, Path) else folder / "inputs"
-            assert self.form is not None
             config = self.form.value(folder=data)
         except UserError as error:
             self.message.warn(str(error))

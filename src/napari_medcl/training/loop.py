@@ -13,6 +13,7 @@ from napari_medcl.device import autocast
 from napari_medcl.errors import UserError
 from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
 from napari_medcl.training.memory import ran_out
+from napari_medcl.training.previewer import Previewer
 from napari_medcl.training.progress import Clock, Meter
 from napari_medcl.training.state import random_state, restore_random_state
 from napari_medcl.training.writer import Writer
@@ -116,6 +117,7 @@ class Loop:
         self._run, self._task = run, task
         self._clock, self._meter = Clock(config.total_steps, config.minutes), Meter()
         self._writer = Writer(run, task)
+        self._previewer = Previewer(run, config, task)
         self._scaler = torch.amp.GradScaler(task.device.type, enabled=task.autocast == torch.float16)
         self._parts = 1
         if state is not None:
@@ -138,6 +140,7 @@ class Loop:
             if clock.says():
                 yield self._said()
             yield from self._writer.evaluate_when_due(clock.step, clock.progress)
+            yield from self._previewer.when_due(clock.step, clock.progress)
             if time.monotonic() - saved_s > _SAVE_EVERY_S:
                 yield self._save()
                 saved_s = time.monotonic()

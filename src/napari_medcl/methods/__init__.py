@@ -1,4 +1,4 @@
-"""How it learns: one file per method."""
+"""How it learns: of every method a file with its settings, and one in `losses` with what it computes."""
 
 from __future__ import annotations
 

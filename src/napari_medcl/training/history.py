@@ -62,6 +62,7 @@ class History:
         steps: How many it was to make; None where only time ends it.
         device: Where it computes.
         began: When it first said something, in seconds since 1970.
+        heard: When it last did.
         ahead: The runs that it waits for.
     """
 
@@ -74,6 +75,7 @@ class History:
     steps: int | None = None
     device: str = ""
     began: float | None = None
+    heard: float | None = None
     ahead: tuple[str, ...] = ()
 
     @property
@@ -85,7 +87,7 @@ class History:
     def add(self, events: Iterable[Event]) -> None:
         """Takes in what the run said since."""
         for event in events:
-            self.began = self.began or event.time
+            self.began, self.heard = self.began or event.time, event.time
             self.ahead = event.ahead if isinstance(event, Waiting) else ()
             match event:
                 case Stepped():

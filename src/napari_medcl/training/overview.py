@@ -32,6 +32,8 @@ class Brief:
         method: The name of its method; empty for none.
         data: The name of the data folder, or of the scan that was open.
         began: When it was first heard of, in seconds since 1970.
+        heard: When it was last heard of.
+        step: The last step that it told of.
         steps: Steps that it was asked for; None where only time ends it.
         minutes: The time that it was given.
         progress: How far it is, from 0 to 1.
@@ -47,6 +49,8 @@ class Brief:
     method: str = ""
     data: str = ""
     began: float = 0.0
+    heard: float = 0.0
+    step: int = 0
     steps: int | None = None
     minutes: float | None = None
     progress: float = 0.0
@@ -118,8 +122,11 @@ def _mark(run: Run) -> tuple[float, ...]:
 
 def _brief(follower: Follower) -> Brief:
     run, history = follower.run, follower.history
+    made = (run.folder / "config.json").stat().st_mtime
     told: dict[str, Any] = {
-        "began": history.began or (run.folder / "config.json").stat().st_mtime,
+        "began": history.began or made,
+        "heard": history.heard or made,
+        "step": history.step,
         "progress": history.progress,
         "remaining_s": history.remaining_s,
         "dice": history.best_dice,

@@ -5,15 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import time
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from napari_medcl.training.events import Evaluated, Event, Finished, Preparing, Previewed, Saved, Started, Stepped
+from napari_medcl.training.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    Preparing,
+    Previewed,
+    Resumed,
+    Saved,
+    Started,
+    Stepped,
+    Waiting,
+)
+from napari_medcl.training.history import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
     from rich.console import Console
@@ -30,26 +46,37 @@ def attend(run: Run, events: Iterator[Event], console: Console) -> None:
 
     The first interruption, Ctrl+C or the signal TERM, asks for a pause; the next one ends the process at once.
     """
-    console.print(f"Run folder: {run.folder}", soft_wrap=True, highlight=False)
+    say(console, f"Run folder: {run.folder}")
     try:
         with _pausing(run, console):
             follow(events, console)
     except KeyboardInterrupt:
-        console.print(f"Ended at once. To go on from the last saved state: medcl runs resume {run.folder}")
+        say(console, f"Ended at once. To go on from the last saved state: medcl runs resume {run.folder}")
         raise SystemExit(130) from None
-    if run.state == "paused":
-        console.print(f"To go on: medcl runs resume {run.folder}", soft_wrap=True, highlight=False)
-    elif (model := run.checkpoint) is not None:
-        console.print(f"Model: {model}", soft_wrap=True, highlight=False)
+    state, model = run.state, run.checkpoint
+    if state != "paused" and model is not None:
+        say(console, f"Model: {model}")
+    if state != "finished":
+        say(console, f"To go on: medcl runs resume {run.folder}")
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it is: nothing in it is markup, and a path in it can be copied."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
 def _pausing(run: Run, console: Console) -> Iterator[None]:
+    interrupted = False
+
     def pause(number: int, frame: FrameType | None) -> None:
-        if run.end_asked():
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
+        interrupted = True
         run.ask("pause")
-        console.print("Pauses after this step; once more ends it at once.", highlight=False)
+        with contextlib.suppress(RuntimeError):  # it came in the middle of a word to the same stream
+            say(console, "Pauses after this step; once more ends it at once.")
 
     before = {number: signal.signal(number, pause) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -67,29 +94,34 @@ def follow(events: Iterator[Event], console: Console) -> Event | None:
     """
     last: Event | None = None
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(),
-        TextColumn("{task.fields[terms]}"), console=console, transient=True, disable=not console.is_terminal,
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[told]}"), console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with bar:
-        task = bar.add_task("reading", total=1.0, terms="")
-        said = 0.0
+        task = bar.add_task("starting", total=1.0, told="")
+        said = -_PLAIN_EVERY
         for last in events:
-            if isinstance(last, Stepped):
-                terms = ", ".join(f"{name} {value:.3f}" for name, value in last.terms.items())
-                bar.update(task, completed=last.progress, terms=terms)
-                if not console.is_terminal and last.progress - said >= _PLAIN_EVERY:
-                    said = last.progress
-                    console.print(
-                        f"{last.progress:4.0%}  step {last.step}  {terms}  {last.remaining_s:.0f} s left",
-                        highlight=False,
-                    )
-            elif isinstance(last, Preparing):
-                bar.update(task, completed=last.progress, terms=last.message)
-            elif isinstance(last, Started):
-                bar.update(task, description=last.stage, completed=0)
+            match last:
+                case Waiting():
+                    bar.update(task, description="waiting", told="")
+                case Preparing():
+                    bar.update(task, description="reading", completed=last.progress, told=last.message)
+                case Started():
+                    bar.update(task, description=last.stage, completed=0, told="")
+                case Stepped():
+                    told = _told(last)
+                    bar.update(task, completed=last.progress, told=told)
+                    if not console.is_terminal and last.progress - said >= _PLAIN_EVERY:
+                        said = last.progress
+                        say(console, f"{last.progress:4.0%}  step {last.step}  {told}")
             if (line := describe(last)) is not None:
-                console.print(line, highlight=False)
+                say(console, line)
     return last
+
+
+def _told(event: Stepped) -> str:
+    terms = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
+    return f"{terms}  {duration(event.remaining_s)} left"
 
 
 def describe(event: Event) -> str | None:
@@ -98,15 +130,40 @@ def describe(event: Event) -> str | None:
         case Started():
             return f"{event.stage} on {event.device} ({event.precision}): {event.message}"
         case Evaluated():
-            dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice.items())
+            dice = ", ".join(f"{name} {number(value)}" for name, value in event.dice.items())
             best = "  best so far" if event.best else ""
             return f"step {event.step}: validation Dice {event.mean:.4f} ({dice}){best}"
         case Finished():
             return f"{'Stopped' if event.reason == 'stopped' else 'Done'}: {event.message}"
+        case Failed():
+            return f"Failed: {event.message} {event.hint}".rstrip()
         case Preparing() | Saved() | Previewed() | Stepped():
             return None
         case _:
             return event.message
+
+
+def journal(events: Iterable[Event]) -> list[str]:
+    """What a run said, with the time; each thing once, however often it was resumed, and no wait that is over."""
+    told: list[tuple[Event, str]] = []
+    for event in events:
+        if isinstance(event, Resumed):
+            told = [(one, line) for one, line in told if not _said_again(one, event.step)]
+        told = [(one, line) for one, line in told if not isinstance(one, Waiting)]
+        line = describe(event)
+        if line is not None and line not in [before for _, before in told]:
+            told.append((event, line))
+    return [f"{clock(event.time)}  {line}" for event, line in told]
+
+
+def _said_again(event: Event, step: int) -> bool:
+    """Whether a run that goes on after a step comes by this once more."""
+    return isinstance(event, Evaluated | Noted) and event.step > step
+
+
+def clock(seconds: float) -> str:
+    """Date and time of day of so many seconds after 1970."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def number(value: float) -> str:
@@ -114,13 +171,13 @@ def number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    """A table for the console; the first column is text, the others are numbers."""
-    made = Table(title=title, title_justify="left")
+def table(title: str, columns: list[str], rows: list[list[str]], words: int = 1) -> Table:
+    """A table for the console; the first columns are text, as many as `words` says, the others numbers."""
+    made = Table(title=escape(title), title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left")
+        made.add_column(escape(column), justify="left" if index < words else "right", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_PART = ".part-"
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`; at the end it is flushed to the disk and takes the name.
@@ -21,7 +24,7 @@ def whole(path: Path) -> Iterator[Path]:
     is left and an older file is as it was.
     """
     suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PART, suffix=suffix)
     os.close(handle)
     part = Path(name)
     try:
@@ -32,6 +35,12 @@ def whole(path: Path) -> Iterator[Path]:
         part.replace(path)
         _flush_folder(path.parent)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def delete_parts(folder: Path) -> None:
+    """Deletes what processes that were killed have left half-written in a folder; none may be writing there now."""
+    for part in folder.glob(f"{_PART}*"):
         part.unlink(missing_ok=True)
 
 

@@ -8,12 +8,18 @@ import torch
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.training.events import Evaluated
-from napari_medcl.training.loop import Task, cosine
+from napari_medcl.training.loop import Loop, Task, cosine, started
+from napari_medcl.training.recorded import recorded, taken_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
+
+    from napari_medcl.training.config import PretrainConfig
+    from napari_medcl.training.events import Event
+    from napari_medcl.training.run import Run
 
 
 class Number:
@@ -67,3 +73,14 @@ class Falling(Task):
         with torch.no_grad():
             self.weight.copy_(state["weight"])
         self._random.set_state(state["random"])
+
+
+def going_on(run: Run, config: PretrainConfig, task: Task) -> Iterator[Event]:
+    """A run of the task, which goes on where its folder holds a state."""
+
+    def events() -> Iterator[Event]:
+        state = yield from taken_up(run)
+        yield started(run, config, task, 1, "go")
+        yield from Loop(run, config, task, state)
+
+    return recorded(run, events, None)

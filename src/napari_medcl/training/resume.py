@@ -14,7 +14,7 @@ from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.events import Finished
 from napari_medcl.training.finetune import finetuning
 from napari_medcl.training.pretrain import pretraining
-from napari_medcl.training.run import Run, create
+from napari_medcl.training.run import Run, create, writing
 from napari_medcl.training.state import has_state
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def extend(
     run = Run(folder)
     config = _config(run)
     _refuse(run)
-    write_json(folder / "config.json", {"stage": run.stage, **_longer(run, config, steps, minutes).to_json()})
+    longer = _longer(run, config, steps, minutes).to_json()
+    with writing(folder):
+        write_json(folder / "config.json", {"stage": run.stage, **longer})
     return _go(run, _config(run), queue)
 
 
@@ -95,11 +97,12 @@ def repeat(folder: Path, new: Path, *, queue: bool = False) -> Iterator[Event]:
     if config.folder == folder.absolute() / _INPUTS:
         config = config.model_copy(update={"folder": new.absolute() / _INPUTS})
     again = create(run.stage, config.to_json(), new)
-    for name in ("split.json", "data.json", run.start_model.name):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, new / name)
-    if (folder / _INPUTS).is_dir():
-        shutil.copytree(folder / _INPUTS, new / _INPUTS, dirs_exist_ok=True)
+    with writing(new):
+        for name in ("split.json", "data.json", run.start_model.name):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, new / name)
+        if (folder / _INPUTS).is_dir():
+            shutil.copytree(folder / _INPUTS, new / _INPUTS, dirs_exist_ok=True)
     return _go(again, config, queue)
 
 

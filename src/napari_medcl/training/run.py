@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import ValidationError
 
 from napari_medcl.errors import UserError
-from napari_medcl.files import write_json
+from napari_medcl.files import delete_parts, write_json
 from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Waiting, read_event
 from napari_medcl.training.lock import FolderLock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
 Request = Literal["stop", "pause"]
@@ -160,14 +161,20 @@ class Run:
             ) from error
 
     def mend(self) -> None:
-        """Ends the line that a killed process left half-written, so that the next event has one of its own."""
+        """Tidies up after a killed process: ends its last line, so that the next event has one of its own."""
         with contextlib.suppress(FileNotFoundError), (self.folder / "events.jsonl").open("rb+") as file:
             if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
                 file.write(b"\n")
+        delete_parts(self.checkpoints)
 
     def ask(self, what: Request) -> None:
-        """Asks the run to save and end after the step it is in; after a pause it goes on from there."""
-        (self.folder / what).touch()
+        """Asks the run to save and end after the step it is in; after a pause it goes on from there.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        with writing(self.folder):
+            (self.folder / what).touch()
 
     def asked(self) -> Request | None:
         """What somebody asked for; a stop goes before a pause."""
@@ -180,11 +187,16 @@ class Run:
         return self.asked() is not None
 
     def call(self) -> None:
-        """Says that the run is about to start, or to go on; what was asked of it before does not count any more."""
-        if not self._starts():
-            for what in ("stop", "pause"):
-                (self.folder / what).unlink(missing_ok=True)
-        (self.folder / "called").touch()
+        """Says that the run is about to start, or to go on; what was asked of it before does not count any more.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        with writing(self.folder):
+            if not self._starts():
+                for what in ("stop", "pause"):
+                    (self.folder / what).unlink(missing_ok=True)
+            (self.folder / "called").touch()
 
     def answer(self) -> None:
         """Says that the run has started."""
@@ -234,13 +246,24 @@ def create(stage: Stage, config: dict[str, Any], folder: Path) -> Run:
             f"{folder} already holds a run. Choose another folder for the new one, or go on with that one: "
             f"medcl runs resume {folder}"
         )
-    try:
+    with writing(folder):
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {"stage": stage, **config})
         run.call()
+    return run
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says which run folder it is that cannot be written.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(f"The run folder {folder} cannot be written: {error}.") from error
-    return run
 
 
 def default_root() -> Path:

@@ -14,6 +14,10 @@ class UserError(ValueError):
     """Something the user can put right; the message says what, where and how."""
 
 
+class Elsewhere(UserError):  # noqa: N818 - as Stopped
+    """What another process of the run has said already, and ends all of them."""
+
+
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user asked for a stop; nothing was written."""
 

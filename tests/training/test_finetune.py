@@ -147,22 +147,28 @@ def test_a_class_that_never_occurs_is_said(blobs: Callable[..., Path], tmp_path:
 
 
 def test_what_nobody_annotated_has_no_part_in_the_loss() -> None:
-    dice = MaskedDiceLoss(include_background=False, batch=True)
     logits = torch.randn(2, 3, 6, 6)
     labels = torch.randint(0, 3, (2, 6, 6))
     labels[:, :3] = IGNORE
     other = logits.clone()
     other[:, :, :3] = torch.randn(2, 3, 3, 6)
-    one, two = segmentation_loss(logits, labels, dice), segmentation_loss(other, labels, dice)
+    one, two = segmentation_loss(logits, labels), segmentation_loss(other, labels)
     torch.testing.assert_close(one, two)
-    half = segmentation_loss(logits[:, :, 3:], labels[:, 3:], dice)
+    half = segmentation_loss(logits[:, :, 3:], labels[:, 3:])
     torch.testing.assert_close(one, half)
 
 
+def test_the_loss_is_the_dice_of_monai() -> None:
+    logits, labels = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    labels[:, :3] = IGNORE
+    truth = torch.nn.functional.one_hot(torch.where(labels == IGNORE, 0, labels), 3).movedim(-1, 1)
+    theirs = MaskedDiceLoss(include_background=False, batch=True)(logits.softmax(1), truth, (labels != IGNORE)[:, None])
+    torch.testing.assert_close(segmentation_loss(logits, labels)["dice"], theirs)
+
+
 def test_nothing_annotated_is_no_trouble() -> None:
-    dice = MaskedDiceLoss(include_background=False, batch=True)
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    terms = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE), dice)
+    terms = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE))
     total = torch.stack(list(terms.values())).sum()
     total.backward()
     assert total.isfinite()

@@ -102,11 +102,12 @@ class Loader:
         items: Scans on the network's grid.
         plan: Gives the crop's shape and its dimensions.
         needs: What the batch must hold.
-        size: Crops in a batch, B.
+        size: Crops in a batch, B; in its part where it is one.
         device: Where the views are made.
         seed: The same seed gives the same batches.
         geometry: How far free views (and, with labels, the fixed one) may move.
         appearance: How far the intensities may change.
+        part: Which part of the batches to make; where the parts are made from one seed, they fit together.
     """
 
     def __init__(
@@ -120,18 +121,19 @@ class Loader:
         *,
         geometry: views.Geometry = views.FREE,
         appearance: views.Appearance = views.CHANGED,
+        part: views.Part = views.WHOLE,
     ) -> None:
         self.items = [item for item in items if len(item.annotated)]
         self.plan, self.needs, self.size, self.device = plan, needs, size, device
-        self.geometry, self.appearance = geometry, appearance
+        self.geometry, self.appearance, self.part = geometry, appearance, part
         self._places = np.random.default_rng(seed)
         self._views = torch.Generator(device).manual_seed(seed)
         self._queue: list[int] = []
 
     def draw(self) -> Batch:
         """The next batch."""
-        chosen = [self.items[self._next()] for _ in range(self.size)]
-        corners = [self._corner(item) for item in chosen]
+        drawn = [self.items[self._next()] for _ in range(self.size * self.part.parts)]
+        chosen, corners = self.part.of(drawn), self.part.of([self._corner(item) for item in drawn])
         image = self._crops([item.image for item in chosen], corners)
         labels = self._crops([item.labels for item in chosen], corners, IGNORE) if self.needs.labels else None
         regions = self._crops([item.superpixels for item in chosen], corners) if self.needs.superpixels else None
@@ -210,14 +212,14 @@ class Loader:
 
     def _grid(self, image: Tensor) -> Tensor:
         return views.sampling_grid(
-            len(image), self.plan.patch, image.shape[2:], self.plan.voxel(), self.geometry, self._views
+            len(image), self.plan.patch, image.shape[2:], self.plan.voxel(), self.geometry, self._views, self.part
         )
 
     def _moved(self, image: Tensor) -> Tensor:
         return views.move_image(image, self._grid(image))
 
     def _changed(self, image: Tensor) -> Tensor:
-        return views.change_appearance(image, self.appearance, self._views)
+        return views.change_appearance(image, self.appearance, self._views, self.part)
 
     def _fixed(
         self, image: Tensor, labels: Tensor | None, regions: Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -14,6 +14,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DEGREE = torch.pi / 180
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of so many equal parts of a batch, whose images stand one after the other.
+
+    Random numbers are drawn for the whole batch, and the part takes its own: all parts together are then what the
+    whole would be.
+    """
+
+    index: int = 0
+    parts: int = 1
+
+    def of(self, whole: Any) -> Any:
+        """The part's own of what stands in a row for the images of the batch."""
+        size = len(whole) // self.parts
+        return whole[self.index * size : (self.index + 1) * size]
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ def sampling_grid(
     voxel: Sequence[float],
     geometry: Geometry,
     random: torch.Generator,
+    part: Part = WHOLE,
 ) -> Tensor:
     """Where every voxel of the views lies in their crops, for `grid_sample`.
 
@@ -74,6 +95,7 @@ def sampling_grid(
         voxel: Voxel size of patch and crop.
         geometry: How far the views may move.
         random: Source of randomness; its device is the grid's.
+        part: Which part of a batch these images are.
 
     Returns:
         (B, *S, D), coordinates fastest axis first, -1 and 1 at the outer edges of the crop.
@@ -84,15 +106,16 @@ def sampling_grid(
     half_crop = torch.tensor(crop, device=device) * size / 2
     axes = [torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=device) for n in patch]
     unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    active = uniform(count, 0, 1, random) < geometry.p
-    scale = torch.where(active, uniform(count, *geometry.scale, random), 1)
+    whole = count * part.parts
+    active = uniform(whole, 0, 1, random) < geometry.p
+    scale = torch.where(active, uniform(whole, *geometry.scale, random), 1)
     linear = _rotation(active, dims, geometry.rotation, random) / scale.view(-1, 1, 1)
     if geometry.flip:
-        sign = 1 - 2 * torch.randint(0, 2, (count, 1, dims), generator=random, device=device)
+        sign = 1 - 2 * torch.randint(0, 2, (whole, 1, dims), generator=random, device=device)
         linear = linear * sign
-    moved = torch.einsum("bij,...j->b...i", linear, unit * half_patch)
+    moved = torch.einsum("bij,...j->b...i", part.of(linear), unit * half_patch)
     if geometry.elastic > 0:
-        moved = moved + _elastic(active, patch, geometry.elastic, random) * half_patch
+        moved = moved + _elastic(active, patch, geometry.elastic, random, part) * half_patch
     return (moved / half_crop).flip(-1)
 
 
@@ -110,13 +133,17 @@ def _rotation(active: Tensor, dims: int, degrees: float, random: torch.Generator
     return total
 
 
-def _elastic(active: Tensor, patch: Sequence[int], strength: float, random: torch.Generator) -> Tensor:
-    """Smooth random shifts (B, *S, D) of half of the active images: a coarse grid of normal numbers, interpolated."""
+def _elastic(active: Tensor, patch: Sequence[int], strength: float, random: torch.Generator, part: Part) -> Tensor:
+    """Smooth random shifts (B, *S, D) of half of the active images: a coarse grid of normal numbers, interpolated.
+
+    `active` is of the whole batch.
+    """
     dims, count = len(patch), len(active)
     coarse = torch.randn(count, dims, *[5] * dims, generator=random, device=random.device) * strength
     active = (active & (uniform(count, 0, 1, random) < 0.5)).view(-1, *[1] * (dims + 1))
     mode = "bicubic" if dims == 2 else "trilinear"
-    return functional.interpolate(coarse * active, size=tuple(patch), mode=mode, align_corners=True).movedim(1, -1)
+    coarse = part.of(coarse * active)
+    return functional.interpolate(coarse, size=tuple(patch), mode=mode, align_corners=True).movedim(1, -1)
 
 
 def move_image(image: Tensor, grid: Tensor) -> Tensor:
@@ -138,17 +165,21 @@ def centre(array: Tensor, patch: Sequence[int]) -> Tensor:
     return array
 
 
-def change_appearance(image: Tensor, how: Appearance, random: torch.Generator) -> Tensor:
-    """Normalised images (B, C, *S) with blur, noise, brightness, contrast and gamma changed at random."""
-    count = len(image)
-    shape = (count, *[1] * (image.ndim - 1))
+def change_appearance(image: Tensor, how: Appearance, random: torch.Generator, part: Part = WHOLE) -> Tensor:
+    """Normalised images (B, C, *S), a part of a batch, with blur, noise, brightness, contrast and gamma changed."""
+    whole = len(image) * part.parts
+    shape = (len(image), *[1] * (image.ndim - 1))
+
+    def drawn(low: float, high: float) -> Tensor:
+        numbers: Tensor = part.of(uniform(whole, low, high, random))
+        return numbers
 
     def perhaps(changed: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        active = uniform(count, 0, 1, random) < how.p
+        active = drawn(0, 1) < how.p
         return torch.where(active.view(shape), changed(image), image)
 
     def between(low: float, high: float) -> Tensor:
-        return uniform(count, low, high, random).view(shape)
+        return drawn(low, high).view(shape)
 
     spatial = tuple(range(2, image.ndim))
 
@@ -163,10 +194,10 @@ def change_appearance(image: Tensor, how: Appearance, random: torch.Generator) -
         return ((image - low) / span).clamp(0, 1).pow(power) * span + low
 
     def noise(image: Tensor) -> Tensor:
-        grain = torch.randn(image.shape, generator=random, device=random.device)
+        grain: Tensor = part.of(torch.randn((whole, *image.shape[1:]), generator=random, device=random.device))
         return image + grain * between(0, how.noise)
 
-    image = perhaps(lambda one: _blur(one, uniform(count, 0.3, 0.3 + how.blur, random)), image)
+    image = perhaps(lambda one: _blur(one, drawn(0.3, 0.3 + how.blur)), image)
     image = perhaps(noise, image)
     image = perhaps(lambda one: one + between(-how.brightness, how.brightness), image)
     return perhaps(gamma, perhaps(contrast, image))

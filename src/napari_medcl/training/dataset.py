@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from napari_medcl.data.volume import IGNORE, Labels
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.files import write_json
 from napari_medcl.training.events import Event, Preparing
+from napari_medcl.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -109,6 +110,19 @@ def read_sides(run: Run, cases: Cases) -> tuple[tuple[Case, ...], Sides] | None:
     return learned, Sides(*sides)
 
 
+def keep(
+    run: Run, learned: Sequence[Case], sides: Sides, digests: Mapping[str, str], provenance: Mapping[str, Any]
+) -> list[str]:
+    """Writes down what the run learns from, and what makes it.
+
+    Returns:
+        What to tell the user about data that have changed since the run began.
+    """
+    write_sides(run, learned, sides)
+    write_json(run.folder / "environment.json", provenance)
+    return changed(run, digests)
+
+
 def changed(run: Run, digests: Mapping[str, str]) -> list[str]:
     """What to tell the user about data that differ from those that the run began with; writes these down at first."""
     path = run.folder / _DATA
@@ -177,25 +191,39 @@ def to_indices(array: NDArray[np.integer], classes: dict[int, str]) -> NDArray[n
 
 
 def prepared(
-    what: str, cases: Sequence[Case], make: Callable[[Case], Item], stop: Callable[[], bool]
+    what: str,
+    cases: Sequence[Case],
+    make: Callable[[Case], Item],
+    stop: Callable[[], bool],
+    processes: Processes = ALONE,
 ) -> Generator[Event, None, tuple[list[Item], dict[str, str]]]:
     """Makes the items, and a hash of each case's files, and says how far it is.
 
+    Every process needs all items. Those of a host first make a share each, and find in the cache what took the others
+    long.
+
     Raises:
+        UserError: A process could not make one.
         Stopped: `stop` said so.
     """
-    items: list[Item] = []
-    digests = {}
+    items: dict[str, Item] = {}
+    digests: dict[str, str] = {}
     said = time.monotonic()
-    for case in cases:
-        if stop():
-            raise Stopped
-        if time.monotonic() - said > _SAY_EVERY_S:
-            said = time.monotonic()
-            yield Preparing(progress=len(items) / len(cases), message=f"{what} {len(items) + 1} of {len(cases)}")
-        items.append(make(case))
-        digests[case.id] = case.digest()
-    return items, digests
+    own = processes.own(cases)
+    for share in (own, [case for case in cases if case not in own]):
+        with processes.agreeing():
+            for case in share:
+                if stop():
+                    raise Stopped
+                if time.monotonic() - said > _SAY_EVERY_S:
+                    said = time.monotonic()
+                    done = f"{what} {len(items) + 1} of {len(cases)}"
+                    yield Preparing(progress=len(items) / len(cases), message=done)
+                items[case.id] = make(case)
+                if share is own:
+                    digests[case.id] = case.digest()
+    found = {name: digest for part in processes.gather(digests) for name, digest in part.items()}
+    return [items[case.id] for case in cases], {case.id: found[case.id] for case in cases}
 
 
 def labelled_item(case: Case, plan: Plan, classes: dict[int, str], config: FinetuneConfig) -> Item:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 _NAMED = ("medcl", "torch", "monai", "numpy", "scikit-image", "nibabel")
 
 
-def environment(config: BaseModel, device: torch.device, digests: Mapping[str, str]) -> dict[str, Any]:
+def environment(config: BaseModel, device: torch.device, digests: Mapping[str, str], processes: int) -> dict[str, Any]:
     """What is needed to say where a result came from, and to get it again.
 
     Args:
         config: The run's settings.
         device: Where it computes.
         digests: A hash of every case that it uses.
+        processes: How many train together.
     """
     data = "".join(f"{case}\t{digest}\n" for case, digest in sorted(digests.items()))
     return {
@@ -32,6 +33,7 @@ def environment(config: BaseModel, device: torch.device, digests: Mapping[str, s
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device} ({platform.processor() or platform.machine()})",
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),

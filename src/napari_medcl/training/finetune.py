@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,16 +18,18 @@ from napari_medcl.data.views import Appearance, Geometry
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
-from napari_medcl.files import write_json
 from napari_medcl.foreign import load_model
 from napari_medcl.inference.predict import Predictor
 from napari_medcl.models import NetworkSpec, build
+from napari_medcl.models.layers import over_processes
+from napari_medcl.models.together import share, summed
 from napari_medcl.training import dataset
 from napari_medcl.training.check import check
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
 from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network, with_blocks
+from napari_medcl.training.processes import ALONE, Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
 from napari_medcl.training.run import Run, create, find_checkpoint
 
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from monai.losses import MaskedDiceLoss
     from torch import Tensor
 
     from napari_medcl.data.cases import Case, Cases
@@ -49,6 +51,7 @@ _MOVED = 0.9
 _ROTATION = {2: 30.0, 3: 20.0}
 _OVERLAP = 0.25
 """Of the windows in validation; less than in prediction, because it is done often."""
+_SMOOTH = 1e-5
 _KEPT = 0.99
 """Share of the averaged weights that a step leaves as they were."""
 
@@ -68,21 +71,63 @@ def finetune(config: FinetuneConfig, folder: Path, *, queue: bool = False) -> It
         UserError: Something is wrong with the data, a setting or the folder; says what to do. Where the settings alone
             tell, at once, and no folder is made.
     """
-    check(config)
-    return finetuning(create("finetune", config.to_json(), folder), config, queue=queue)
+    processes = join(config.device)
+
+    def begun() -> Run:
+        check(config)
+        return create("finetune", config.to_json(), folder)
+
+    return finetuning(processes.lead(begun), config, processes, queue=queue)
 
 
-def finetuning(run: Run, config: FinetuneConfig, *, queue: bool) -> Iterator[Event]:
+def finetuning(run: Run, config: FinetuneConfig, processes: Processes, *, queue: bool) -> Iterator[Event]:
     """The events of a run that begins, or goes on where its folder holds a state."""
-    device = (lambda: device_name(resolve_device(config.device))) if queue else None
-    return recorded(run, lambda: _events(run, config), device)
+    device = (lambda: device_name(resolve_device(config.device))) if queue and processes is ALONE else None
+    return recorded(run, lambda: _events(run, config, processes), device, processes)
 
 
-def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
-    state = yield from taken_up(run)
+def _events(run: Run, config: FinetuneConfig, processes: Processes) -> Iterator[Event]:
+    state = yield from taken_up(run, processes)
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
-    start = _start(run, config)
+    start = processes.first(lambda: _start(run, config))
+    decided = processes.lead(lambda: _decided(run, config, device, start, state))
+    chosen, sides, plan, classes = decided.chosen, decided.sides, decided.plan, decided.classes
+    items, digests = yield from dataset.prepared(
+        "scan",
+        (*chosen, *sides.val),
+        lambda case: dataset.labelled_item(case, plan, classes, config),
+        run.end_asked,
+        processes,
+    )
+    learned, judged = items[: len(chosen)], [item for item in items[len(chosen) :] if len(item.annotated)]
+    notes = list(decided.notes)
+    if not judged:
+        learned, judged, note = _judge_by_slices(learned, config.val)
+        notes.append(note)
+    provenance = environment(config, device, digests, processes.count)
+    notes += processes.lead(lambda: dataset.keep(run, chosen, sides, digests, provenance))
+    task = _Finetuning(config, decided, (learned, judged), start, device, provenance, processes)
+    told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}{processes.in_words}"
+    yield started(run, config, task, len(chosen), ". ".join([f"{told}, {task.origin}", *notes]))
+    yield from Loop(run, config, task, state, processes)
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What a run learns from, and what it trains."""
+
+    chosen: tuple[Case, ...]
+    sides: dataset.Sides
+    plan: Plan
+    spec: NetworkSpec
+    classes: dict[int, str]
+    notes: list[str]
+
+
+def _decided(
+    run: Run, config: FinetuneConfig, device: torch.device, start: Checkpoint | None, state: dict[str, Any] | None
+) -> _Decided:
     cases = dataset.read_cases(run, config)
     chosen, sides = dataset.read_sides(run, cases) or _choose(config, cases)
     classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
@@ -95,24 +140,7 @@ def _events(run: Run, config: FinetuneConfig) -> Iterator[Event]:
         spec = NetworkSpec.model_validate(state["task"]["network"])
     if config.method is not None:
         config.method.maps_read(spec)  # refuses what does not fit, before the work
-    items, digests = yield from dataset.prepared(
-        "scan",
-        (*chosen, *sides.val),
-        lambda case: dataset.labelled_item(case, plan, classes, config),
-        run.end_asked,
-    )
-    learned, judged = items[: len(chosen)], [item for item in items[len(chosen) :] if len(item.annotated)]
-    if not judged:
-        learned, judged, note = _judge_by_slices(learned, config.val)
-        notes.append(note)
-    dataset.write_sides(run, chosen, sides)
-    notes += dataset.changed(run, digests)
-    provenance = environment(config, device, digests)
-    write_json(run.folder / "environment.json", provenance)
-    task = _Finetuning(config, spec, plan, classes, (learned, judged), start, device, provenance)
-    told = f"{len(chosen)} labelled scans, {len(judged)} for validation, {plan.in_words()}"
-    yield started(run, config, task, len(chosen), ". ".join([f"{told}, {task.origin}", *notes]))
-    yield from Loop(run, config, task, state)
+    return _Decided(chosen, sides, plan, spec, classes, notes)
 
 
 def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
@@ -166,40 +194,37 @@ class _Finetuning(Task):
     def __init__(
         self,
         config: FinetuneConfig,
-        spec: NetworkSpec,
-        plan: Plan,
-        classes: dict[int, str],
+        decided: _Decided,
         items: tuple[list[Item], list[Item]],
         start: Checkpoint | None,
         device: torch.device,
         provenance: dict[str, Any],
+        processes: Processes,
     ) -> None:
-        self._config, self._plan, self._classes, self._provenance = config, plan, classes, provenance
-        self._start, self._judged = start, items[1]
+        self._config, self._start, self._provenance = config, start, provenance
+        self._plan, self._classes, self.spec = decided.plan, decided.classes, decided.spec
+        self._judged, self._processes = items[1], processes
         self.evaluations = config.evaluations
         self.device, self.autocast = device, precision(device, config.precision)
-        self.spec = spec
-        net = build(spec)
+        dims, classes = decided.plan.spatial_dims, decided.classes
+        net = build(decided.spec)
+        over_processes(net)
         self._handed_on = transfer(start, net, classes) if start else []
         self._net = net.to(device)
         self._averaged = AveragedModel(self._net, avg_fn=_average, use_buffers=True)
         self._method = None if config.method is None else config.method.finetuning(net).to(device)
         beside = [] if self._method is None else [*self._method.parameters()]
         self.optimiser = torch.optim.AdamW([*self._net.parameters(), *beside], lr=config.rate, weight_decay=0.01)
-        from monai.losses import MaskedDiceLoss  # takes seconds, and the run has something to say before
-
-        self._dice = MaskedDiceLoss(include_background=False, batch=True)
         self._loader = Loader(
             items[0],
-            plan,
+            decided.plan,
             Needs(fixed=1, labels=True),
-            config.batch or _BATCH[plan.spatial_dims],
+            config.batch or _BATCH[dims],
             device,
             config.seed,
-            geometry=Geometry(
-                p=_MOVED, flip=config.mirror, rotation=_ROTATION[plan.spatial_dims], scale=(0.7, 1.4), elastic=0.05
-            ),
+            geometry=Geometry(p=_MOVED, flip=config.mirror, rotation=_ROTATION[dims], scale=(0.7, 1.4), elastic=0.05),
             appearance=_APPEARANCE,
+            part=processes.part,
         )
 
     @property
@@ -219,7 +244,7 @@ class _Finetuning(Task):
         maps = self._net.encode(batch.fixed[0])
         maps |= self._net.decode(maps)
         logits = self._net.classify(maps, batch.labels.shape[1:]).float()
-        terms = segmentation_loss(logits, batch.labels, self._dice)
+        terms = segmentation_loss(logits, batch.labels)
         if self._method is not None and self._config.method is not None:
             name = self._config.method.name
             terms |= {f"{name} {term}": value for term, value in self._method(maps, batch.labels).items()}
@@ -235,7 +260,9 @@ class _Finetuning(Task):
 
     def evaluate(self, step: int) -> Evaluated:
         predictor = Predictor(self.checkpoint(step), self._config.device, _OVERLAP, precision=self._config.precision)
-        table = np.array([self._validation_dice(predictor, item) for item in self._judged])
+        rank, count = self._processes.rank, self._processes.count
+        found = self._processes.gather([self._validation_dice(predictor, item) for item in self._judged[rank::count]])
+        table = np.array([found[index % count][index // count] for index in range(len(self._judged))])
         with np.errstate(all="ignore"):
             means = [
                 float(column[~np.isnan(column)].mean()) if (~np.isnan(column)).any() else float("nan")
@@ -296,22 +323,25 @@ class _Finetuning(Task):
         self._loader.restore(state["loader"])
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, dice: MaskedDiceLoss) -> dict[str, Tensor]:
-    """Dice and cross-entropy on the annotated voxels.
+def segmentation_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Dice and cross-entropy on the annotated voxels of all processes.
+
+    The Dice loss is MONAI's: 1 − (2·Σpt + ε) / (Σp + Σt + ε) over the whole batch, mean over the foreground classes.
 
     Args:
         logits: (B, K, *S).
         labels: Class indices (B, *S); IGNORE where nobody annotated.
-        dice: The Dice loss over the foreground classes, of probabilities: monai < 1.6 would mask the logits, and
-            softmax would then give what is masked a share in every class.
     """
     known = labels != IGNORE
     truth = torch.where(known, labels, 0)
     entropy = functional.cross_entropy(logits, truth, reduction="none")
-    return {
-        "cross-entropy": (entropy * known).sum() / known.sum().clamp_min(1),
-        "dice": dice(logits.softmax(1), functional.one_hot(truth, logits.shape[1]).movedim(-1, 1), known.unsqueeze(1)),
-    }
+    found = logits.softmax(1)[:, 1:] * known.unsqueeze(1)
+    there = functional.one_hot(truth, logits.shape[1]).movedim(-1, 1)[:, 1:] * known.unsqueeze(1)
+    axes = [0, *range(2, logits.ndim)]
+    both, ours, theirs = summed(torch.stack([one.sum(axes) for one in (found * there, found, there)]))
+    wrong, missed = (ours - both) / 2, (theirs - both) / 2
+    overlap = (2 * both + _SMOOTH) / (2 * (both + wrong + missed) + _SMOOTH)
+    return {"cross-entropy": (entropy * known).sum() / share(known.sum()), "dice": (1 - overlap).mean()}
 
 
 def _average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -69,6 +70,11 @@ def new_folder(root: Path, stage: Stage, name: str) -> Path:
 
 def _options(given: dict[str, Any]) -> list[str]:
     return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+
+
+def follows() -> bool:
+    """Whether `torchrun` started this process beside another one that speaks and writes for all."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 def _spawn(run: Run, arguments: list[str], *, now: bool) -> None:

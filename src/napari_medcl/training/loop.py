@@ -14,6 +14,7 @@ from napari_medcl.errors import UserError
 from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
 from napari_medcl.training.memory import ran_out
 from napari_medcl.training.previewer import Previewer
+from napari_medcl.training.processes import ALONE, Processes
 from napari_medcl.training.progress import Clock, Meter
 from napari_medcl.training.state import random_state, restore_random_state
 from napari_medcl.training.writer import Writer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.data.batch import Batch
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
-    from napari_medcl.training.run import Run
+    from napari_medcl.training.run import Request, Run
 
 _SAVE_EVERY_S = 60.0
 _LARGEST_GRADIENT = 12.0
@@ -109,19 +110,26 @@ class Loop:
         config: Says how many steps.
         task: What is trained.
         state: What `state` gave, to go on from there.
+        processes: Those that train together.
     """
 
     def __init__(
-        self, run: Run, config: PretrainConfig | FinetuneConfig, task: Task, state: dict[str, Any] | None = None
+        self,
+        run: Run,
+        config: PretrainConfig | FinetuneConfig,
+        task: Task,
+        state: dict[str, Any] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        self._run, self._task = run, task
+        self._run, self._task, self._processes = run, task, processes
         self._clock, self._meter = Clock(config.total_steps, config.minutes), Meter()
-        self._writer = Writer(run, task)
+        self._writer = Writer(run, task, processes)
         self._previewer = Previewer(run, config, task)
         self._scaler = torch.amp.GradScaler(task.device.type, enabled=task.autocast == torch.float16)
         self._parts = 1
         if state is not None:
             self._restore(state)
+        processes.align(self._parameters)
 
     def __iter__(self) -> Iterator[Event]:
         """Yields `Stepped` often enough to be watched, `Evaluated`, `Saved`, and `Finished` or `Paused` at the end.
@@ -132,20 +140,30 @@ class Loop:
         """
         clock = self._clock
         saved_s = time.monotonic()
-        while clock.progress < 1:
-            if (asked := self._run.asked()) is not None:
+        while True:
+            asked = self._look()
+            if clock.progress >= 1:
+                break
+            if asked is not None:
                 yield from self._end(asked == "pause")
                 return
             yield from self._step()
+            clock.look(self._processes.same)
             if clock.says():
                 yield self._said()
             yield from self._writer.evaluate_when_due(clock.step, clock.progress)
-            yield from self._previewer.when_due(clock.step, clock.progress)
+            if self._processes.leads:
+                yield from self._previewer.when_due(clock.step, clock.progress)
             if time.monotonic() - saved_s > _SAVE_EVERY_S:
                 yield self._save()
                 saved_s = time.monotonic()
         yield self._save()
         yield Finished(step=clock.step, reason="done", message=self._told())
+
+    def _look(self) -> Request | None:
+        """Looks at the clock, and what somebody has asked for."""
+        self._clock.look(self._processes.same)
+        return self._processes.same(self._run.asked() if self._processes.leads else None)
 
     def _end(self, pause: bool) -> Iterator[Event]:
         """Ends before the last step. What is measured now is no part of the state: the run may go on some day."""
@@ -187,11 +205,16 @@ class Loop:
                 terms = {name: value.float() * share for name, value in task.losses(part).items()}
             self._scaler.scale(torch.stack([*terms.values()]).sum()).backward()  # type: ignore[no-untyped-call]
             means = {name: means.get(name, 0) + value.detach() for name, value in terms.items()}
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        self._processes.average([*gradients, *means.values()])
         self._scaler.unscale_(task.optimiser)
-        parameters = [parameter for group in task.optimiser.param_groups for parameter in group["params"]]
-        length = torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+        length = torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         self._refuse_nonsense(means, length, batch.cases)
         return means
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self._task.optimiser.param_groups for parameter in group["params"]]
 
     def _refuse_nonsense(self, terms: dict[str, Tensor], length: Tensor, cases: tuple[str, ...]) -> None:
         """A scaled gradient may overflow: then the scaler leaves the step out, and lowers the scale."""
@@ -200,15 +223,21 @@ class Loop:
             return
         values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
         what = "loss" if not torch.isfinite(total) else "gradient"
-        raise UserError(
-            f"The {what} is not finite at step {self._clock.step + 1} ({values}), on "
-            f"{', '.join(dict.fromkeys(cases))}. Lower the learning rate, use float32, or look at these scans; the "
-            "last checkpoint is usable."
-        )
+        named = dict.fromkeys(case for part in self._processes.gather(cases) for case in part)
+        with self._processes.agreeing():
+            raise UserError(
+                f"The {what} is not finite at step {self._clock.step + 1} ({values}), on {', '.join(named)}. Lower "
+                "the learning rate, use float32, or look at these scans; the last checkpoint is usable."
+            )
 
     def _halve(self, batch: Batch) -> Noted:
         """Takes the batch in twice as many parts."""
         size, parts = len(batch.cases), 2 * self._parts
+        if self._processes.count > 1:
+            raise UserError(
+                f"{size} crops do not fit into the memory of {self._task.device} in one of the processes. Set a "
+                f"smaller batch than {size}, or a smaller patch or width."
+            )
         self._task.optimiser.zero_grad(set_to_none=True)
         if self._task.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -11,23 +11,23 @@ from napari_medcl.data.batch import Batch, Item, Loader
 from napari_medcl.data.plan import Plan, make_plan
 from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
-from napari_medcl.files import write_json
 from napari_medcl.models import NetworkSpec, build
+from napari_medcl.models.layers import over_processes
 from napari_medcl.training.check import check
 from napari_medcl.training.dataset import (
     Sides,
-    changed,
     divide,
+    keep,
     prepared,
     read_cases,
     read_sides,
     read_volumes,
     unlabelled_item,
-    write_sides,
 )
 from napari_medcl.training.environment import environment
 from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network
+from napari_medcl.training.processes import ALONE, Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
 from napari_medcl.training.run import Run, create
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medcl.data.cases import Case, Cases
+    from napari_medcl.data.views import Part
     from napari_medcl.training.config import PretrainConfig
     from napari_medcl.training.events import Event
 
@@ -59,39 +60,51 @@ def pretrain(config: PretrainConfig, folder: Path, *, queue: bool = False) -> It
         UserError: Something is wrong with the data, a setting or the folder; says what to do. Where the settings alone
             tell, at once, and no folder is made.
     """
-    check(config)
-    return pretraining(create("pretrain", config.to_json(), folder), config, queue=queue)
+    processes = join(config.device)
+
+    def begun() -> Run:
+        check(config)
+        return create("pretrain", config.to_json(), folder)
+
+    return pretraining(processes.lead(begun), config, processes, queue=queue)
 
 
-def pretraining(run: Run, config: PretrainConfig, *, queue: bool) -> Iterator[Event]:
+def pretraining(run: Run, config: PretrainConfig, processes: Processes, *, queue: bool) -> Iterator[Event]:
     """The events of a run that begins, or goes on where its folder holds a state."""
-    device = (lambda: device_name(resolve_device(config.device))) if queue else None
-    return recorded(run, lambda: _events(run, config), device)
+    device = (lambda: device_name(resolve_device(config.device))) if queue and processes is ALONE else None
+    return recorded(run, lambda: _events(run, config, processes), device, processes)
 
 
-def _events(run: Run, config: PretrainConfig) -> Iterator[Event]:
-    state = yield from taken_up(run)
+def _events(run: Run, config: PretrainConfig, processes: Processes) -> Iterator[Event]:
+    state = yield from taken_up(run, processes)
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
-    cases = read_cases(run, config)
-    chosen, sides = read_sides(run, cases) or _choose(config, cases)
-    plan, spec = _network(config, chosen, device, state)
-    config.method.hands_on(spec)  # refuses what does not fit, before the work
+    chosen, sides, plan, spec = processes.lead(lambda: _decided(run, config, device, state))
     needs = config.method.needs(plan.spatial_dims)
     items, digests = yield from prepared(
         "superpixels of scan" if needs.superpixels else "scan",
         chosen,
         lambda case: unlabelled_item(case, plan, needs.superpixels, config.channel, run.end_asked),
         run.end_asked,
+        processes,
     )
-    write_sides(run, chosen, sides)
-    notes = changed(run, digests)
-    provenance = environment(config, device, digests)
-    write_json(run.folder / "environment.json", provenance)
-    task = _Pretraining(config, spec, plan, items, device, provenance)
-    told = f"{config.method.name} on {len(items)} scans, {plan.in_words()}"
+    provenance = environment(config, device, digests, processes.count)
+    notes = processes.lead(lambda: keep(run, chosen, sides, digests, provenance))
+    task = _Pretraining(config, spec, plan, items, device, provenance, processes.part)
+    told = f"{config.method.name} on {len(items)} scans, {plan.in_words()}{processes.in_words}"
     yield started(run, config, task, len(items), ". ".join([told, *notes]))
-    yield from Loop(run, config, task, state)
+    yield from Loop(run, config, task, state, processes)
+
+
+def _decided(
+    run: Run, config: PretrainConfig, device: torch.device, state: dict[str, Any] | None
+) -> tuple[tuple[Case, ...], Sides, Plan, NetworkSpec]:
+    """Which scans, how they become the network's input, and which network."""
+    cases = read_cases(run, config)
+    chosen, sides = read_sides(run, cases) or _choose(config, cases)
+    plan, spec = _network(config, chosen, device, state)
+    config.method.hands_on(spec)  # refuses what does not fit, before the work
+    return chosen, sides, plan, spec
 
 
 def _choose(config: PretrainConfig, cases: Cases) -> tuple[tuple[Case, ...], Sides]:
@@ -125,15 +138,18 @@ class _Pretraining(Task):
         items: list[Item],
         device: torch.device,
         provenance: dict[str, Any],
+        part: Part,
     ) -> None:
         self._config, self._plan, self._provenance = config, plan, provenance
         self.device, self.autocast = device, precision(device, config.precision)
         self.spec = spec
         self._net = build(spec).to(device)
         self._module = config.method.pretraining(self._net).to(device)
+        over_processes(self._module)
         self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
         needs = config.method.needs(plan.spatial_dims)
-        self._loader = Loader(items, plan, needs, config.batch or _BATCH[plan.spatial_dims], device, config.seed)
+        size = config.batch or _BATCH[plan.spatial_dims]
+        self._loader = Loader(items, plan, needs, size, device, config.seed, part=part)
 
     def draw(self) -> Batch:
         return self._loader.draw()

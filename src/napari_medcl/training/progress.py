@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 _POINTS = 1000
@@ -33,16 +35,26 @@ class Clock:
     joined: float | None = None
     _before_s: float = 0.0
     _began: float = field(default_factory=time.monotonic)
+    _seen_s: float = 0.0
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the first step began, without those in which the run was interrupted."""
         return self._before_s + time.monotonic() - self._began
 
+    def look(self, agree: Callable[[float], float]) -> None:
+        """Takes the time that the progress goes by until the next look.
+
+        Args:
+            agree: Gives the time of the process that leads, to which it is the own.
+        """
+        if self.minutes is not None:
+            self._seen_s = agree(self.elapsed_s)
+
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        by_time = 0.0 if self.minutes is None else self.elapsed_s / (60 * self.minutes)
+        by_time = 0.0 if self.minutes is None else self._seen_s / (60 * self.minutes)
         by_steps = 0.0 if self.steps is None else self.step / self.steps
         return min(1.0, max(by_steps, by_time))
 
@@ -77,6 +89,7 @@ class Clock:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a state; where more is to be done than was meant then, it is an extension."""
         self.step, self._before_s, self._began = state["step"], state["elapsed_s"], time.monotonic()
+        self._seen_s = self._before_s
         extended = (state["steps"], state["minutes"]) != (self.steps, self.minutes)
         self.joined = self.progress if extended else state["joined"]
 

@@ -14,11 +14,12 @@ from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.events import Finished
 from napari_medcl.training.finetune import finetuning
 from napari_medcl.training.pretrain import pretraining
+from napari_medcl.training.processes import join
 from napari_medcl.training.run import Run, create, writing
 from napari_medcl.training.state import has_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_medcl.training.events import Event
@@ -42,12 +43,15 @@ def resume(folder: Path, *, queue: bool = False) -> Iterator[Event]:
     Raises:
         UserError: There is no run, it goes on already, or it has done all that was asked for.
     """
-    run = Run(folder)
-    config = _config(run)
-    _refuse(run)
-    if run.state == "finished":
-        raise UserError(f"{run.name} has finished. To train on, extend it: medcl runs extend {folder} --steps 1000")
-    return _go(run, config, queue)
+
+    def ready() -> Run:
+        run = Run(folder)
+        _refuse(run)
+        if run.state == "finished":
+            raise UserError(f"{run.name} has finished. To train on, extend it: medcl runs extend {folder} --steps 1000")
+        return run
+
+    return _go(folder, ready, queue)
 
 
 def extend(
@@ -69,13 +73,16 @@ def extend(
     Raises:
         UserError: There is no run, it goes on, or it is counted otherwise.
     """
-    run = Run(folder)
-    config = _config(run)
-    _refuse(run)
-    longer = _longer(run, config, steps, minutes).to_json()
-    with writing(folder):
-        write_json(folder / "config.json", {"stage": run.stage, **longer})
-    return _go(run, _config(run), queue)
+
+    def ready() -> Run:
+        run = Run(folder)
+        _refuse(run)
+        longer = _longer(run, _config(run), steps, minutes).to_json()
+        with writing(folder):
+            write_json(folder / "config.json", {"stage": run.stage, **longer})
+        return run
+
+    return _go(folder, ready, queue)
 
 
 def repeat(folder: Path, new: Path, *, queue: bool = False) -> Iterator[Event]:
@@ -92,29 +99,39 @@ def repeat(folder: Path, new: Path, *, queue: bool = False) -> Iterator[Event]:
     Raises:
         UserError: There is no run, or the new folder is taken.
     """
-    run = Run(folder)
-    config = _config(run)
-    if config.folder == folder.absolute() / _INPUTS:
-        config = config.model_copy(update={"folder": new.absolute() / _INPUTS})
-    again = create(run.stage, config.to_json(), new)
-    with writing(new):
-        for name in ("split.json", "data.json", run.start_model.name):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, new / name)
-        if (folder / _INPUTS).is_dir():
-            shutil.copytree(folder / _INPUTS, new / _INPUTS, dirs_exist_ok=True)
-    return _go(again, config, queue)
+
+    def ready() -> Run:
+        run = Run(folder)
+        config = _config(run)
+        if config.folder == folder.absolute() / _INPUTS:
+            config = config.model_copy(update={"folder": new.absolute() / _INPUTS})
+        again = create(run.stage, config.to_json(), new)
+        with writing(new):
+            for name in ("split.json", "data.json", run.start_model.name):
+                if (folder / name).is_file():
+                    shutil.copyfile(folder / name, new / name)
+            if (folder / _INPUTS).is_dir():
+                shutil.copytree(folder / _INPUTS, new / _INPUTS, dirs_exist_ok=True)
+        return again
+
+    return _go(folder, ready, queue)
 
 
-def _go(run: Run, config: PretrainConfig | FinetuneConfig, queue: bool) -> Iterator[Event]:
+def _go(folder: Path, ready: Callable[[], Run], queue: bool) -> Iterator[Event]:
+    """The events of the run that the first process made ready."""
+    processes = join(_config(Run(folder)).device)
+    run, config = processes.lead(lambda: _called(ready()))
     if isinstance(config, PretrainConfig):
-        check(config)
-        run.call()
-        return pretraining(run, config, queue=queue)
+        return pretraining(run, config, processes, queue=queue)
+    return finetuning(run, config, processes, queue=queue)
+
+
+def _called(run: Run) -> tuple[Run, PretrainConfig | FinetuneConfig]:
+    config = _config(run)
     kept = {"start": run.start_model} if run.start_model.is_file() else {}
     check(config.model_copy(update=kept))
     run.call()
-    return finetuning(run, config, queue=queue)
+    return run, config
 
 
 def _config(run: Run) -> PretrainConfig | FinetuneConfig:

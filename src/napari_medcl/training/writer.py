@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_medcl.training.loop import Task
+    from napari_medcl.training.processes import Processes
     from napari_medcl.training.run import Run
 
 _ROUNDING = 1e-9
@@ -21,15 +22,15 @@ _ROUNDING = 1e-9
 
 
 class Writer:
-    """Writes the last model with the state to go on from, and the best model.
+    """Writes the last model with the state to go on from, and the best model; of several processes the first one does.
 
     Attributes:
         best: The best mean Dice so far, None before the first.
         best_step: When that was.
     """
 
-    def __init__(self, run: Run, task: Task) -> None:
-        self._run, self._task = run, task
+    def __init__(self, run: Run, task: Task, processes: Processes) -> None:
+        self._run, self._task, self._writes = run, task, processes.leads
         self.best: float | None = None
         self.best_step = 0
         self._evaluated = 0
@@ -87,6 +88,8 @@ class Writer:
         return Saved(step=step, path=path.relative_to(self._run.folder).as_posix(), best=name == "best")
 
     def _write(self, path: Path, write: Callable[[], object]) -> None:
+        if not self._writes:
+            return
         try:
             write()
         except OSError as error:

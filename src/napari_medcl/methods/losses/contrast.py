@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from napari_medcl.models.together import gathered, processes
+
 if TYPE_CHECKING:
     from napari_medcl.data.batch import Batch
     from napari_medcl.methods.images import ComparesImages
@@ -94,17 +96,17 @@ def by_label(labels: Tensor) -> Tensor:
 
 
 def alike(method: ComparesImages, batch: Batch, spatial_dims: int) -> Tensor:
-    """Positives (2B, 2B) among the two views of the B images, as a method chooses them.
+    """Positives (2B, 2B) among the two views of the B images of all processes, as a method chooses them.
 
     Raises:
         ValueError: The batch lacks the positions that were asked for.
     """
     if not method.by_position(spatial_dims):
         image = (*batch.fixed, *batch.free)[0]
-        return other_view(len(image), image.device)
+        return other_view(processes() * len(image), image.device)
     if batch.position is None:
         raise ValueError(f"The batch holds no positions, which {method.name} asked for.")
-    return by_position(batch.position, method.threshold)
+    return by_position(gathered(batch.position), method.threshold)
 
 
 def _check(views: Tensor, positives: Tensor, temperature: float) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from napari_medcl.methods.losses.contrast import alike, contrastive
 from napari_medcl.models.heads import InstanceHead, PixelHead
 from napari_medcl.models.network import padded
+from napari_medcl.models.together import gathered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,13 +110,13 @@ class Pretraining(nn.Module):
         if method.instance:
             auxiliary = self.auxiliary_instance(self._auxiliary(batch.free[0]))
             dominant = self.dominant_instance(self._decoded(self._dominant(batch.free[1]), batch.free[1]))
-            instances = torch.stack([auxiliary, dominant], dim=1)
+            instances = gathered(torch.stack([auxiliary, dominant], dim=1))
             terms["instance"] = method.instance * contrastive(instances, positives, method.temperature)
         if not (method.dense or method.equivariance):
             return terms
         auxiliary, maps = self._auxiliary(batch.fixed[0]), self._dominant(batch.fixed[1])
         if method.dense:
-            pixels = self.auxiliary_pixel(auxiliary), self._decoded(maps, batch.fixed[1])
+            pixels = gathered(self.auxiliary_pixel(auxiliary)), gathered(self._decoded(maps, batch.fixed[1]))
             terms["dense"] = method.dense * dense(*pixels, positives, method.temperature)
         if method.equivariance:
             loss = equivariance(auxiliary, maps["bottleneck"], method.blocks)

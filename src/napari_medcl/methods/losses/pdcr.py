@@ -13,6 +13,7 @@ from torch import nn
 from napari_medcl.methods.grid import centres
 from napari_medcl.methods.losses.contrast import unit
 from napari_medcl.methods.losses.patches import affinity, composition
+from napari_medcl.models.together import share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def dragsaw(
         divergence: d (B, N, M), as defined 1 − a.
         temperature: τ.
         others: Embeddings (B, C, M) of the patches j in another map; without them those of the same map.
-        pairs: (B, N, M) bool, false where i and j are not compared; the mean is over the others.
+        pairs: (B, N, M) bool, false where i and j are not compared; the mean is over the others, in all processes.
 
     Returns:
         The loss, a scalar; 0 without any pair.
@@ -65,7 +66,7 @@ def dragsaw(
             return (repulsion.logsumexp(-1, keepdim=True) - attraction).mean()
         apart = repulsion.masked_fill(~pairs & pairs.any(-1, keepdim=True), -torch.inf)
         losses: Tensor = (apart.logsumexp(-1, keepdim=True) - attraction) * pairs
-        return losses.sum() / pairs.sum().clamp_min(1)
+        return losses.sum() / share(pairs.sum())
 
 
 class Comparison(nn.Module):

@@ -16,6 +16,7 @@ from napari_medcl.errors import UserError
 from napari_medcl.methods.losses.contrast import alike, by_label, contrastive, other_view, similarity
 from napari_medcl.models.heads import InstanceHead
 from napari_medcl.models.network import padded
+from napari_medcl.models.together import gathered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,12 +149,12 @@ class Pretraining(nn.Module):
         if self.head is None:
             return terms
         vectors = [self.head(self._net[0].encode(view)["bottleneck"]) for view in batch.free]
-        instances = torch.stack(vectors, dim=1)
+        instances = gathered(torch.stack(vectors, dim=1))
         if method.instance:
             positives = alike(method, batch, self._net[0].spec.spatial_dims)
             terms["instance"] = method.instance * contrastive(instances, positives, method.temperature)
         if method.inter:
-            pooled = [self._pooled(batch, encoded["bottleneck"]) for encoded in maps]
+            pooled = [gathered(self._pooled(batch, encoded["bottleneck"])) for encoded in maps]
             terms["inter"] = method.inter * igcp(instances, pooled[0], pooled[1], method.temperature)
         return terms
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from napari_medcl.errors import UserError
 from napari_medcl.training.events import read_event
 from napari_medcl.training.history import History
 
@@ -42,17 +43,26 @@ class Follower:
         self._curves = curves
         self._offset = 0
 
-    def look(self) -> bool:
-        """Takes in what is new; whether there was anything."""
+    def look(self) -> int:
+        """Takes in what is new.
+
+        Returns:
+            How many bytes were read so far, which tells whether there was anything new.
+
+        Raises:
+            UserError: The folder cannot be read.
+        """
         try:
             with (self.run.folder / "events.jsonl").open("rb") as file:
-                return self._read(file)
-        except FileNotFoundError:
-            return False
+                self._read(file)
+        except FileNotFoundError:  # it has said nothing yet
+            return self._offset
+        except OSError as error:
+            raise UserError(f"The run folder {self.run.folder} cannot be read: {error}.") from error
+        return self._offset
 
-    def _read(self, file: BinaryIO) -> bool:
-        before = self._offset
-        if os.fstat(file.fileno()).st_size < before:  # another run took the folder
+    def _read(self, file: BinaryIO) -> None:
+        if os.fstat(file.fileno()).st_size < self._offset:  # another run took the folder
             self.history, self._offset = History(), 0
         file.seek(self._offset)
         while lines := file.readlines(_BLOCK):
@@ -60,7 +70,6 @@ class Follower:
                 lines.pop()  # half-written: it waits
             self._offset += sum(map(len, lines))
             self.history.add(_events(lines if self._curves else _thinned(lines)))
-        return self._offset != before
 
 
 def _thinned(lines: list[bytes]) -> list[bytes]:

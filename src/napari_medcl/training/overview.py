@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -73,9 +72,8 @@ class Overview:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._known: dict[Path, _Known] = {}
-        self._one_at_a_time = threading.Lock()
 
     def look(self, stop: Callable[[], bool] = lambda: False) -> tuple[Brief, ...]:
         """The runs as they are now, the one that began last first.
@@ -83,14 +81,13 @@ class Overview:
         Raises:
             Stopped: `stop` said so.
         """
-        with self._one_at_a_time:
-            runs = list_runs(self._root)
-            self._known = {run.folder: self._known.get(run.folder) or _Known(run) for run in runs}
-            briefs = []
-            for known in self._known.values():
-                if stop():
-                    raise Stopped
-                briefs.append(known.look())
+        runs = list_runs(self.root)
+        self._known = {run.folder: self._known.get(run.folder) or _Known(run) for run in runs}
+        briefs = []
+        for known in self._known.values():
+            if stop():
+                raise Stopped
+            briefs.append(known.look())
         return tuple(sorted(briefs, key=lambda brief: (brief.began, brief.run.name), reverse=True))
 
 
@@ -109,7 +106,7 @@ class _Known:
             if mark != self._mark or self._brief.alive:
                 self._follower.look()
                 self._brief, self._mark = _brief(self._follower), mark
-        except OSError:  # it was deleted just now, or may not be read
+        except (OSError, UserError):  # it was deleted just now, or may not be read
             self._mark = ()
         return self._brief
 

@@ -24,19 +24,19 @@ def mount(options: list[str], at: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A disk of eight megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount(["-o", "size=1m"], folder)
+    mount(["-o", "size=8m"], folder)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
-def read_only_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A disk, and what makes it one that may only be read."""
-    folder = tmp_path / "disk"
+def protected_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A disk, and what makes it one that may only be read ("ro"), or written ("rw")."""
+    folder = tmp_path / "protected"
     folder.mkdir()
     mount([], folder)
-    yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True) and None
+    yield folder, lambda how: subprocess.check_call(["mount", "-o", f"remount,{how}", str(folder)]) and None
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

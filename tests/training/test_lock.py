@@ -155,16 +155,16 @@ def test_an_owner_that_cannot_be_read_goes_by_its_time(broken: str, tmp_path: Pa
 
 
 def test_where_the_lock_cannot_be_tried_the_signs_of_life_count(
-    read_only_disk: tuple[Path, Callable[[], None]],
+    protected_disk: tuple[Path, Callable[[str], None]],
 ) -> None:
-    disk, protect = read_only_disk
+    disk, remount = protected_disk
     for name, sign in (("fresh", time.time()), ("old", 0.0)):
         (disk / name).mkdir()
         (disk / name / "lock").touch()
         owner = disk / name / "owner.json"
         owner.write_text(json.dumps({"host": locks.platform.node(), "process": 1}))
         os.utime(owner, (sign, sign))
-    protect()
+    remount("ro")
     assert FolderLock(disk / "fresh").alive()
     assert not FolderLock(disk / "old").alive()
     with pytest.raises(UserError, match=r"The run folder .* cannot be written"), FolderLock(disk / "old").holding():

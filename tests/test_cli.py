@@ -17,24 +17,13 @@ from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.methods import JCL, SuperCL
 from napari_medcl.methods.choices import offers
 from napari_medcl.training.config import PretrainConfig
-from napari_medcl.training.run import Run, create, list_runs
+from napari_medcl.training.run import Run
+from tests.commands import SMALL, medcl
 from tests.inference.models import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-SMALL = ("--width", "4", "--batch", "4", "--precision", "float32", "--device", "cpu")
-
-
-def medcl(*words: object, fails: bool = False) -> str:
-    shown = subprocess.run(
-        [sys.executable, "-m", "napari_medcl", *map(str, words)], capture_output=True, text=True, timeout=200
-    )
-    text = shown.stdout + shown.stderr
-    assert "Traceback" not in text, text
-    assert (shown.returncode != 0) == fails, text
-    return " ".join(text.split())
 
 
 def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> None:
@@ -118,7 +107,7 @@ def asked(*words: object) -> PretrainConfig:
     """The configuration that words on the command line lead to; nothing is trained."""
     code = (
         "from napari_medcl import cli, learn_cli\n"
-        "learn_cli._follow = lambda stage, config, folder: print(config.model_dump_json())\n"
+        "learn_cli._begin = lambda config, folder, queue: print(config.model_dump_json())\n"
         "cli.main()"
     )
     said = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
@@ -160,17 +149,6 @@ def test_the_authors_weights_are_imported_and_gone_on_from(
     assert (made.network.width, made.plan.spacing) == (4, (None, None, None))
 
 
-def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
-    run = create("pretrain", {"folder": "scans"}, tmp_path / "20260101-a")
-    assert "20260101-a" in medcl("runs", "list", tmp_path)
-    assert "no runs" in medcl("runs", "list", tmp_path / "nowhere")
-    with run.locked():
-        assert "asked to stop" in medcl("runs", "stop", run.folder)
-    assert run.stop_asked()
-    assert '"folder": "scans"' in medcl("runs", "show", run.folder)
-    assert list_runs(tmp_path)[0].stop_asked()
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -191,7 +169,6 @@ def test_runs_are_listed_shown_and_stopped(tmp_path: Path) -> None:
         (("superpixels", "{broken}"), "broken.nii.gz"),
         (("evaluate", "{unlabelled}", "{unlabelled}"), "mask"),
         (("pretrain", "--config", "{broken}"), "cannot be read"),
-        (("runs", "show", "{tmp}"), "not a run folder"),
     ],
 )
 def test_what_is_wrong_is_said_without_a_traceback(

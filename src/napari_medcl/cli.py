@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from napari_medcl.data.superpixels import SuperpixelSettings
-from napari_medcl.errors import UserError, explain
+from napari_medcl.errors import Elsewhere, UserError, explain
 from napari_medcl.learn_cli import add_commands, option
 from napari_medcl.runs_cli import runs
+from napari_medcl.training.launch import follows
 from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ def main() -> None:
     try:
         add_commands(app, tokens)
         app.meta(tokens, exit_on_error=False, print_error=False)
+    except Elsewhere:
+        sys.exit(0 if follows() else 1)
     except (UserError, cyclopts.CycloptsError) as error:
         message = str(error)
         if isinstance(error, cyclopts.CycloptsError) and isinstance(error.__cause__, ValidationError):

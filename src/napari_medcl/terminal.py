@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -27,6 +28,7 @@ from napari_medcl.training.events import (
     Waiting,
 )
 from napari_medcl.training.history import duration
+from napari_medcl.training.launch import follows, several
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,15 +39,22 @@ if TYPE_CHECKING:
     from napari_medcl.inference.table import Table as Scored
     from napari_medcl.training.run import Run
 
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _PLAIN_EVERY = 0.05
 """Without a terminal a line is printed each time so much of the run is done."""
 
 
 def attend(run: Run, events: Iterator[Event], console: Console) -> None:
-    """Shows a run of this process to its end.
+    """Shows a run of this process to its end; of several processes that train together the first one does.
 
     The first interruption, Ctrl+C or the signal TERM, asks for a pause; the next one ends the process at once.
+    `torchrun` passes an interruption on, perhaps twice, and ends what has not ended half a minute later.
     """
+    if follows():
+        for number in _INTERRUPTIONS:
+            signal.signal(number, signal.SIG_IGN)
+        deque(events, maxlen=0)
+        return
     say(console, f"Run folder: {run.folder}")
     try:
         with _pausing(run, console):
@@ -72,13 +81,15 @@ def _pausing(run: Run, console: Console) -> Iterator[None]:
     def pause(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         if interrupted:
+            if several():
+                return
             raise KeyboardInterrupt
         interrupted = True
         run.ask("pause")
         with contextlib.suppress(RuntimeError):  # it came in the middle of a word to the same stream
-            say(console, "Pauses after this step; once more ends it at once.")
+            say(console, f"Pauses after this step{'' if several() else '; once more ends it at once'}.")
 
-    before = {number: signal.signal(number, pause) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pause) for number in _INTERRUPTIONS}
     try:
         yield
     finally:

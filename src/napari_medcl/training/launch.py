@@ -72,9 +72,14 @@ def _options(given: dict[str, Any]) -> list[str]:
     return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 
 
+def several() -> bool:
+    """Whether `torchrun` started this process and others to train one run together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def follows() -> bool:
-    """Whether `torchrun` started this process beside another one that speaks and writes for all."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+    """Whether another process than this speaks and writes for all of them."""
+    return several() and int(os.environ.get("RANK", "0")) > 0
 
 
 def _spawn(run: Run, arguments: list[str], *, now: bool) -> None:

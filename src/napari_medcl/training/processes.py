@@ -14,6 +14,7 @@ from torch import distributed
 from napari_medcl.data.views import Part
 from napari_medcl.device import resolve_device
 from napari_medcl.errors import Elsewhere, Stopped, UserError
+from napari_medcl.training.launch import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +81,8 @@ class Processes:
     def tell(self, message: str) -> None:
         """Says why this one ends, while the others do not wait for it."""
 
-    def told(self, error: Exception) -> str | None:
-        """Why another one has ended, if that is what an error here came from."""
+    def cause(self, error: Exception) -> UserError | None:
+        """Why another one has ended, if that is what an error here comes from."""
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
@@ -137,7 +138,7 @@ def join(wanted: Device) -> Processes:
     Raises:
         UserError: They do not find a device each.
     """
-    return _Several(wanted) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ALONE
+    return _Several(wanted) if several() else ALONE
 
 
 class _Several(Processes):
@@ -181,13 +182,13 @@ class _Several(Processes):
         with contextlib.suppress(RuntimeError):
             self._store.set(_ENDED, message)
 
-    def told(self, error: Exception) -> str | None:
+    def cause(self, error: Exception) -> UserError | None:
         with contextlib.suppress(RuntimeError):
             self._store.wait([_ENDED], _LAST_WORD)
-            return bytes(self._store.get(_ENDED)).decode()
+            return Elsewhere(bytes(self._store.get(_ENDED)).decode())
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             return None
-        return (
+        return UserError(
             "Another process of the run has ended without a word, as one does that the system kills for lack of "
             "memory. What torchrun prints tells which; the run can be resumed."
         )

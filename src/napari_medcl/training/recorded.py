@@ -58,9 +58,9 @@ def recorded(
             _fail(run, processes, told)
             raise UserError(told) from error
         except Exception as error:
-            if (reason := processes.told(error)) is not None:
-                _fail(run, processes, reason)
-                raise Elsewhere(reason) from error
+            if (cause := processes.cause(error)) is not None:
+                _fail(run, processes, str(cause))
+                raise cause from error
             if ran_out(error):
                 told = f"The memory of the device does not suffice: {error}. Set a smaller patch, batch or width."
                 _fail(run, processes, told)

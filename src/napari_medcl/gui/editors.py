@@ -136,12 +136,12 @@ class Choice(QComboBox):  # type: ignore[misc]
     def setChoices(self, choices: Iterable[tuple[str, Any]]) -> None:  # noqa: N802
         """Offers other values; the one chosen stays chosen if it is among them."""
         before = self.value()
-        self.blockSignals(True)
+        blocked = self.blockSignals(True)
         self.clear()
         for text, value in choices:
             self.addItem(text, value)
         self._select(before)
-        self.blockSignals(False)
+        self.blockSignals(blocked)
         if self.value() != before:
             self.valueChanged.emit(self.value())
 

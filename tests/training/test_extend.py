@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_medcl.errors import UserError
+from napari_medcl.files import write_json
 from napari_medcl.training import loop
 from napari_medcl.training.events import Finished, Resumed, Stepped
 from napari_medcl.training.resume import extend, resume
@@ -87,6 +88,11 @@ def test_it_is_extended_twice(finished: Run) -> None:
     assert [*rates(events)] == [*range(16, 21)]
     assert finished.config["steps"] == 20
     assert [*numbers(finished.events()[0])][-1] == ("dice", 20)
+
+
+def test_an_extension_that_was_interrupted_before_its_first_word_goes_on(finished: Run) -> None:
+    write_json(finished.folder / "config.json", {**finished.config, "steps": 15})
+    assert [*rates(list(resume(finished.folder)))] == [13, 14, 15]
 
 
 def test_a_run_without_a_number_of_steps_had_the_default(data: Path, tmp_path: Path) -> None:

@@ -81,12 +81,14 @@ def test_a_run_that_is_let_go_of_is_dead_and_holds_nothing(run: Run) -> None:
 def test_two_do_not_write_one_folder(run: Run) -> None:
     first = recorded(run, lambda: iter([PREPARING, FINISHED]), None)
     next(first)
+    run.call()
     with pytest.raises(UserError, match=f"Another process is training in {run.folder}"):
         next(recorded(run, lambda: iter([FINISHED]), None))
     assert [event.kind for event in run.events()[0]] == ["preparing"]
     assert run.state == "running"
     assert next(first) == FINISHED
     assert [*first] == []
+    assert run.state == "finished", "not about to start"
 
 
 @pytest.mark.parametrize(

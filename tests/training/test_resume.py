@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from napari_medcl.errors import UserError
+from napari_medcl.files import write_json
 from napari_medcl.training import loop
 from napari_medcl.training.events import Resumed, Started
 from napari_medcl.training.resume import resume
@@ -88,10 +89,25 @@ def test_a_run_that_has_not_begun_begins(data: Path, tmp_path: Path) -> None:
 def test_one_that_has_finished_is_not_resumed(data: Path, tmp_path: Path) -> None:
     folder = uninterrupted(data, tmp_path)
     before = (folder / "events.jsonl").read_bytes()
+    Run(folder).call()  # as the one that starts the process does
     with pytest.raises(UserError, match=f"whole has finished.*medcl runs extend {folder}"):
         resume(folder)
     assert (folder / "events.jsonl").read_bytes() == before
     assert Run(folder).state == "finished"
+
+
+def test_a_run_that_is_refused_does_not_start(paused: Run, data: Path, tmp_path: Path) -> None:
+    config = CONFIGS["plain"](data).model_copy(update={"start": tmp_path / "nothing"})
+    for run, refused in (
+        (paused, lambda: resume(paused.folder)),
+        (create("finetune", config.to_json(), tmp_path / "new"), lambda: begin(config, tmp_path / "new")),
+    ):
+        write_json(run.folder / "config.json", {"stage": "finetune", **config.to_json()})
+        run.call()
+        assert run.state == "starting"
+        with pytest.raises(UserError, match="nothing"):
+            refused()
+        assert run.state == ("paused" if run == paused else "dead")
 
 
 def test_one_that_goes_on_is_not_resumed(paused: Run) -> None:

@@ -74,8 +74,9 @@ def finetune(config: FinetuneConfig, folder: Path, *, queue: bool = False) -> It
     processes = join(config.device)
 
     def begun() -> Run:
-        check(config)
-        return create("finetune", config.to_json(), folder)
+        with Run(folder).answering():
+            check(config)
+            return create("finetune", config.to_json(), folder)
 
     return finetuning(processes.lead(begun), config, processes, queue=queue)
 

@@ -63,8 +63,9 @@ def pretrain(config: PretrainConfig, folder: Path, *, queue: bool = False) -> It
     processes = join(config.device)
 
     def begun() -> Run:
-        check(config)
-        return create("pretrain", config.to_json(), folder)
+        with Run(folder).answering():
+            check(config)
+            return create("pretrain", config.to_json(), folder)
 
     return pretraining(processes.lead(begun), config, processes, queue=queue)
 

@@ -110,7 +110,8 @@ def _in_turn(run: Run, events: Callable[[], Iterator[Event]], device: Callable[[
 
 def _begin(run: Run, held: ExitStack) -> None:
     """Takes the lock, and makes the folder ready for what is to be written."""
-    held.enter_context(run.locked())
+    with run.answering():
+        held.enter_context(run.locked())
     with writing(run.folder):
         run.answer()
         run.mend()

@@ -43,15 +43,14 @@ def resume(folder: Path, *, queue: bool = False) -> Iterator[Event]:
     Raises:
         UserError: There is no run, it goes on already, or it has done all that was asked for.
     """
+    run = Run(folder)
 
-    def ready() -> Run:
-        run = Run(folder)
+    def ready() -> None:
         _refuse(run)
-        if run.state == "finished":
+        if _is_done(run):
             raise UserError(f"{run.name} has finished. To train on, extend it: medcl runs extend {folder} --steps 1000")
-        return run
 
-    return _go(folder, ready, queue)
+    return _go(run, run, ready, queue)
 
 
 def extend(
@@ -73,16 +72,15 @@ def extend(
     Raises:
         UserError: There is no run, it goes on, or it is counted otherwise.
     """
+    run = Run(folder)
 
-    def ready() -> Run:
-        run = Run(folder)
+    def ready() -> None:
         _refuse(run)
         longer = _longer(run, _config(run), steps, minutes).to_json()
         with writing(folder):
             write_json(folder / "config.json", {"stage": run.stage, **longer})
-        return run
 
-    return _go(folder, ready, queue)
+    return _go(run, run, ready, queue)
 
 
 def repeat(folder: Path, new: Path, *, queue: bool = False) -> Iterator[Event]:
@@ -99,39 +97,40 @@ def repeat(folder: Path, new: Path, *, queue: bool = False) -> Iterator[Event]:
     Raises:
         UserError: There is no run, or the new folder is taken.
     """
+    run = Run(folder)
 
-    def ready() -> Run:
-        run = Run(folder)
+    def ready() -> None:
         config = _config(run)
         if config.folder == folder.absolute() / _INPUTS:
             config = config.model_copy(update={"folder": new.absolute() / _INPUTS})
-        again = create(run.stage, config.to_json(), new)
+        create(run.stage, config.to_json(), new)
         with writing(new):
             for name in ("split.json", "data.json", run.start_model.name):
                 if (folder / name).is_file():
                     shutil.copyfile(folder / name, new / name)
             if (folder / _INPUTS).is_dir():
                 shutil.copytree(folder / _INPUTS, new / _INPUTS, dirs_exist_ok=True)
-        return again
 
-    return _go(folder, ready, queue)
+    return _go(run, Run(new), ready, queue)
 
 
-def _go(folder: Path, ready: Callable[[], Run], queue: bool) -> Iterator[Event]:
-    """The events of the run that the first process made ready."""
-    processes = join(_config(Run(folder)).device)
-    run, config = processes.lead(lambda: _called(ready()))
+def _go(source: Run, run: Run, ready: Callable[[], None], queue: bool) -> Iterator[Event]:
+    """The events of a run with the settings of another one or its own, which the first process makes ready."""
+    with run.answering():
+        processes = join(_config(source).device)
+        config = processes.lead(lambda: _called(run, ready))
     if isinstance(config, PretrainConfig):
         return pretraining(run, config, processes, queue=queue)
     return finetuning(run, config, processes, queue=queue)
 
 
-def _called(run: Run) -> tuple[Run, PretrainConfig | FinetuneConfig]:
+def _called(run: Run, ready: Callable[[], None]) -> PretrainConfig | FinetuneConfig:
+    ready()
     config = _config(run)
     kept = {"start": run.start_model} if run.start_model.is_file() else {}
     check(config.model_copy(update=kept))
     run.call()
-    return run, config
+    return config
 
 
 def _config(run: Run) -> PretrainConfig | FinetuneConfig:
@@ -159,6 +158,14 @@ def _refuse(run: Run) -> None:
             f"{run.name} has kept its models, but no state to go on from. Start a new run from its model: "
             f"medcl finetune {run.config.get('folder', 'DATA')} --start {run.folder}"
         )
+
+
+def _is_done(run: Run) -> bool:
+    """Whether it has done all that was asked for; an extension may have been interrupted before it said a word."""
+    last, config = run.last_event(), _config(run)
+    if not isinstance(last, Finished) or last.reason != "done":
+        return False
+    return config.minutes is not None or config.total_steps is None or last.step >= config.total_steps
 
 
 def _longer(

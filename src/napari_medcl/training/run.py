@@ -202,6 +202,16 @@ class Run:
         """Says that the run has started."""
         (self.folder / "called").unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Says that the run does not start after all, where that is refused."""
+        try:
+            yield
+        except UserError:
+            with contextlib.suppress(OSError):
+                self.answer()
+            raise
+
     def is_alive(self) -> bool:
         """Whether a process holds the run's lock."""
         return FolderLock(self.folder).alive()

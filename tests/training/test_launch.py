@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from napari_medcl.errors import UserError
 from napari_medcl.training import launch
+from napari_medcl.training.events import Stepped
+from napari_medcl.training.run import create
+from tests.training.runs import CONFIGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -90,3 +96,46 @@ def test_a_repetition_is_a_run_of_its_own_from_the_beginning(tmp_path: Path, com
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         launch.repeat(run, tmp_path / "third")
     assert len(commands) == 2
+
+
+def python(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "napari_medcl", *map(str, words), "--now"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = CONFIGS["plain"](blobs()).model_copy(update={"steps": 100_000})
+    run = create("finetune", config.to_json(), folder)
+    with python("finetune", "--config", folder / "config.json", "--run", folder) as first:
+        while not isinstance(run.last_event(), Stepped):
+            assert first.poll() is None
+            time.sleep(0.05)
+        for words, told in (
+            (("runs", "resume", folder), "goes on already"),
+            (("finetune", "--config", folder / "config.json", "--run", folder), "already holds a run"),
+        ):
+            with python(*words) as second:
+                assert told in " ".join(second.communicate()[0].split())
+                assert second.returncode
+        assert run.state == "running"
+        step = run.last_event().step  # type: ignore[union-attr]
+        run.ask("pause")
+        assert not first.wait(), first.communicate()[0]
+    assert run.state == "paused"
+    assert run.last_event().step > step  # type: ignore[union-attr]
+    steps = [event.step for event in run.events()[0] if isinstance(event, Stepped)]
+    assert steps == sorted(set(steps))
+
+
+def test_of_two_that_start_at_once_one_trains(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = create("finetune", CONFIGS["plain"](blobs()).to_json(), folder)
+    words = ("finetune", "--config", folder / "config.json", "--run", folder)
+    with python(*words) as one, python(*words) as other:
+        said = {process.communicate()[0]: process.returncode for process in (one, other)}
+    assert sorted(map(bool, said.values())) == [False, True]
+    (refused,) = [" ".join(words.split()) for words, code in said.items() if code]
+    assert "Another process is training in" in refused or "already holds a run" in refused
+    assert run.state == "finished"
+    assert [event.kind for event in run.events()[0]].count("started") == 1

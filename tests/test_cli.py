@@ -123,6 +123,7 @@ def test_help_shows_the_methods_and_the_settings_of_one() -> None:
     said = medcl("pretrain", "--help")
     assert all(f"{name}: {offer.about}" in said for name, offer in offers("pretrain").items())
     assert "--method.intra" in said
+    assert "--now Start beside other runs on the" in said
     said = medcl("pretrain", "--method", "jcl", "--help")
     assert "--method.blocks" in said
     assert "--method.intra" not in said

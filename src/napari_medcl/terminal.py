@@ -132,7 +132,7 @@ def follow(events: Iterator[Event], console: Console) -> Event | None:
 
 def _told(event: Stepped) -> str:
     terms = ", ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
-    return f"{terms}  {duration(event.remaining_s)} left"
+    return f"{terms}  {duration(event.remaining_s)} left" if event.remaining_s else terms
 
 
 def describe(event: Event) -> str | None:

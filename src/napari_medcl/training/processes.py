@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,7 +28,8 @@ T = TypeVar("T")
 
 _PATIENCE = timedelta(days=1)
 """So long a process waits for the others: one may read scans while they have nothing to do."""
-_LAST_WORD = timedelta(seconds=5)
+_LAST_WORD_S = 3.0
+"""So long it may take one that ends to say why."""
 _ENDED = "medcl-ended"
 
 
@@ -183,11 +185,14 @@ class _Several(Processes):
             self._store.set(_ENDED, message)
 
     def cause(self, error: Exception) -> UserError | None:
-        with contextlib.suppress(RuntimeError):
-            self._store.wait([_ENDED], _LAST_WORD)
-            return Elsewhere(bytes(self._store.get(_ENDED)).decode())
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             return None
+        last = time.monotonic() + _LAST_WORD_S
+        with contextlib.suppress(RuntimeError):
+            while time.monotonic() < last:
+                if self._store.check([_ENDED]):
+                    return Elsewhere(bytes(self._store.get(_ENDED)).decode())
+                time.sleep(0.1)
         return UserError(
             "Another process of the run has ended without a word, as one does that the system kills for lack of "
             "memory. What torchrun prints tells which; the run can be resumed."

@@ -129,6 +129,8 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         self.case.setChoices([_NONE, *names])
         self.case.setValue(asked)
         self.case.blockSignals(False)
+        names_wide = self.case.view().sizeHintForColumn(0) + self.case.view().verticalScrollBar().sizeHint().width()
+        self.case.view().setMinimumWidth(names_wide)
 
     def _show(self, data: LayerData, scan: Sequence[LayerData]) -> None:
         mark, told = data[1]["metadata"]["medcl"][MARK], ""

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from napari_medcl.data.volume import Millimetres
 
 _MAP = "bottleneck"
-_BATCH = 4
+_BATCH = {2: 1, 3: 4}
+"""Windows at a time."""
+_SLICE = 512
+"""Smallest side of a window of slices: most are taken whole, so that there are no seams."""
 _COLOURS = 3
 _MOST_PIXELS = 2**15
 """Of which the components are found; enough for any scan."""
@@ -88,8 +91,9 @@ def features(
 
     stride = net.spec.stride(_MAP)
     images = padded(image.movedim(1, 0) if flat else image[None], stride)
-    overlap = [_half(side // stride) for side in plan.patch]
-    found = blended(images, encode, patch=plan.patch, overlap=overlap, batch=_BATCH, device=where, watch=watch)
+    patch = [max(side, _SLICE) for side in plan.patch] if flat else plan.patch
+    overlap, batch = [_half(side // stride) for side in patch], _BATCH[plan.spatial_dims]
+    found = blended(images, encode, patch=patch, overlap=overlap, batch=batch, device=where, watch=watch)
     components = _principal((found.movedim(1, 0) if flat else found[0]).numpy())
     if like is not None:
         components = _turned(components, like.components)

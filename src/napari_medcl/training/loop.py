@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_medcl.device import autocast
-from napari_medcl.errors import UserError
-from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
-from napari_medcl.training.memory import ran_out
+from napari_medcl.training.events import Evaluated, Event, Finished, Paused, Started, Stepped
 from napari_medcl.training.previewer import Previewer
 from napari_medcl.training.processes import ALONE, Processes
 from napari_medcl.training.progress import Clock, Meter
 from napari_medcl.training.state import random_state, restore_random_state
+from napari_medcl.training.step import Stepper
 from napari_medcl.training.writer import Writer
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from napari_medcl.training.run import Request, Run
 
 _SAVE_EVERY_S = 60.0
-_LARGEST_GRADIENT = 12.0
 _JOIN = 0.05
 """Part of an extension in which the learning rate rises from 0 to that of the longer schedule."""
 
@@ -125,11 +122,10 @@ class Loop:
         self._clock, self._meter = Clock(config.total_steps, config.minutes), Meter()
         self._writer = Writer(run, task, processes)
         self._previewer = Previewer(run, config, task)
-        self._scaler = torch.amp.GradScaler(task.device.type, enabled=task.autocast == torch.float16)
-        self._parts = 1
+        self._stepper = Stepper(task, processes)
         if state is not None:
             self._restore(state)
-        processes.align(self._parameters)
+        self._stepper.align()
 
     def __iter__(self) -> Iterator[Event]:
         """Yields `Stepped` often enough to be watched, `Evaluated`, `Saved`, and `Finished` or `Paused` at the end.
@@ -177,81 +173,9 @@ class Loop:
         yield Finished(step=step, reason="stopped", message=self._told())
 
     def _step(self) -> Iterator[Event]:
-        for group in self._task.optimiser.param_groups:
-            group["lr"] = self._rate()
-        batch = self._task.draw()
-        while True:
-            try:
-                terms = self._gradient(batch)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
-                    raise
-            yield self._halve(batch)
-        self._scaler.step(self._task.optimiser)
-        self._scaler.update()
-        self._task.stepped()
+        terms = yield from self._stepper.step(self._clock.step, self._rate())
         self._clock.step += 1
         self._meter.add(terms)
-
-    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
-        """Adds up the gradients of the batch's parts; the mean of each term over them."""
-        task = self._task
-        means: dict[str, Tensor] = {}
-        task.optimiser.zero_grad(set_to_none=True)
-        for part in batch.parts(self._parts):
-            share = len(part.cases) / len(batch.cases)
-            with autocast(task.device, task.autocast):
-                terms = {name: value.float() * share for name, value in task.losses(part).items()}
-            self._scaler.scale(torch.stack([*terms.values()]).sum()).backward()  # type: ignore[no-untyped-call]
-            means = {name: means.get(name, 0) + value.detach() for name, value in terms.items()}
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        self._processes.average([*gradients, *means.values()])
-        self._scaler.unscale_(task.optimiser)
-        length = torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
-        self._refuse_nonsense(means, length, batch.cases)
-        return means
-
-    @property
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self._task.optimiser.param_groups for parameter in group["params"]]
-
-    def _refuse_nonsense(self, terms: dict[str, Tensor], length: Tensor, cases: tuple[str, ...]) -> None:
-        """A scaled gradient may overflow: then the scaler leaves the step out, and lowers the scale."""
-        total = torch.stack([*terms.values()]).sum()
-        if torch.isfinite(total if self._scaler.is_enabled() else total + length):
-            return
-        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        what = "loss" if not torch.isfinite(total) else "gradient"
-        named = dict.fromkeys(case for part in self._processes.gather(cases) for case in part)
-        with self._processes.agreeing():
-            raise UserError(
-                f"The {what} is not finite at step {self._clock.step + 1} ({values}), on {', '.join(named)}. Lower "
-                "the learning rate, use float32, or look at these scans; the last checkpoint is usable."
-            )
-
-    def _halve(self, batch: Batch) -> Noted:
-        """Takes the batch in twice as many parts."""
-        size, parts = len(batch.cases), 2 * self._parts
-        if self._processes.count > 1:
-            raise UserError(
-                f"{size} crops do not fit into the memory of {self._task.device} in one of the processes. Set a "
-                f"smaller batch than {size}, or a smaller patch or width."
-            )
-        self._task.optimiser.zero_grad(set_to_none=True)
-        if self._task.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if size // parts < self._task.smallest:
-            raise UserError(
-                f"{math.ceil(size / self._parts)} crops at a time do not fit into the memory of "
-                f"{self._task.device}, and fewer make no batch. Set a smaller patch or width, or close other programs."
-            )
-        self._parts = parts
-        return Noted(
-            step=self._clock.step,
-            message=f"A batch of {size} crops does not fit into the memory of {self._task.device}: it goes on in "
-            f"{parts} parts of {size // parts}, whose gradients are added up. Crops are compared inside their part.",
-        )
 
     def _rate(self) -> float:
         """That of the whole schedule; an extension joins in gently."""
@@ -281,19 +205,15 @@ class Loop:
             "clock": self._clock.state(),
             "meter": self._meter.state(),
             "writer": self._writer.state(),
-            "scaler": self._scaler.state_dict(),
-            "optimiser": self._task.optimiser.state_dict(),
-            "parts": self._parts,
+            **self._stepper.state(),
             "random": random_state(self._task.device),
             "task": self._task.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._task.restore(state["task"])
-        self._task.optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
+        self._stepper.restore(state)
         self._clock.restore(state["clock"])
         self._meter.restore(state["meter"])
         self._writer.restore(state["writer"], self._clock.progress)
-        self._parts = state["parts"]
         restore_random_state(state["random"], self._task.device)

@@ -193,7 +193,7 @@ def test_runs_stand_beside_each_other(root: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(
     words: tuple[str, ...], expected: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_run(root / "unet-1", STARTED, stepped(9, dice=1), FINISHED)
+    a_run(root / "unet-1", STARTED, stepped(9, dice=1), FINISHED, steps=9)
     alive = a_run(root / "alive", STARTED)
     (root / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(root / "file"))
@@ -201,6 +201,12 @@ def test_what_is_wrong_is_said(
         said = medcl("runs", *(word.format(root=root) for word in words), fails=True)
     assert expected.format(root=root) in said.partition("Error: ")[2]
     assert alive.asked() is None
+
+
+def test_several_processes_are_to_be_told_the_new_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run(root / "one", STARTED, FINISHED)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "name its folder with --run" in medcl("runs", "repeat", "one", fails=True)
 
 
 @pytest.mark.parametrize(

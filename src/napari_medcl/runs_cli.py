@@ -25,7 +25,7 @@ from napari_medcl.training.compare import (
     write_records,
 )
 from napari_medcl.training.history import duration
-from napari_medcl.training.launch import new_folder
+from napari_medcl.training.launch import new_folder, several
 from napari_medcl.training.metrics import Metrics
 from napari_medcl.training.overview import Brief, Overview
 from napari_medcl.training.run import ALIVE, Run, default_root, list_runs
@@ -167,6 +167,8 @@ def repeat_(run: str, /, *, new: Annotated[Path | None, Parameter(name="--run")]
     """
     from napari_medcl.training.resume import repeat
 
+    if new is None and several():
+        raise UserError("Several processes make one run: name its folder with --run.")
     one = find_run(run)
     folder = new or new_folder(one.folder.absolute().parent, one.stage, _STAMP.sub("", one.folder.absolute().name))
     attend(Run(folder), repeat(one.folder, folder, queue=not now), console)

@@ -82,29 +82,25 @@ class Previewer:
             return
         self._made = due
         began = time.monotonic()
-        yield from self._tried(subject, step)
+        event = self._tried(subject, step)
         ended = time.monotonic()
         self._next_s = ended + max(_SHORTEST_S, (ended - began) / _SHARE)
+        if event is not None:
+            yield event
 
-    def _tried(self, subject: _Subject, step: int) -> Iterator[Event]:
+    def _tried(self, subject: _Subject, step: int) -> Event | None:
         """Whatever is wrong with a preview is no reason to end the run."""
         try:
-            event: Event = self._made_of(subject, step)
+            return self._made_of(subject, step)
         except Stopped:
-            return
+            return None
         except Exception as error:
             subject.failed = True
-            event = Noted(step=step, message=f"No preview: {_in_words(error)} The training goes on without it.")
-        yield event
+            return Noted(step=step, message=f"No preview: {_in_words(error)} The training goes on without it.")
 
     def _made_of(self, subject: _Subject, step: int) -> Previewed:
         """Makes the preview; its file is complete before what is said about it, and that before the event."""
-        if subject.case is None or subject.volume is None:
-            if (name := asked_preview(self._run)) is None:
-                raise Stopped
-            (subject.case,) = find_cases(self._config.folder).select([name])
-            subject.volume = subject.case.volume(self._config.channel)
-        case, volume, model = subject.case, subject.volume, self._task.checkpoint(step)
+        (case, volume), model = self._scan_of(subject), self._task.checkpoint(step)
         if model.classes:
             file, place = f"{case.id}.nii.gz", volume
             write_labels(self._labels(model, subject, volume), preview_folder(self._run) / file)
@@ -125,6 +121,15 @@ class Previewer:
         )
         path = made.write(self._run)
         return Previewed(step=step, case=case.id, path=path.relative_to(self._run.folder).as_posix())
+
+    def _scan_of(self, subject: _Subject) -> tuple[Case, Volume]:
+        """Read once."""
+        if subject.case is None or subject.volume is None:
+            if (name := asked_preview(self._run)) is None:
+                raise Stopped
+            (subject.case,) = find_cases(self._config.folder).select([name])
+            subject.volume = subject.case.volume(self._config.channel)
+        return subject.case, subject.volume
 
     def _labels(self, model: Checkpoint, subject: _Subject, volume: Volume) -> Labels:
         predictor = Predictor(model, self._config.device, _OVERLAP, precision=self._config.precision)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_medcl.data.batch import Item
-from napari_medcl.data.plan import make_plan
-from napari_medcl.data.volume import IGNORE, Labels
+from napari_medcl.data.volume import Labels
 from napari_medcl.errors import UserError
 from napari_medcl.training import dataset
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
@@ -35,11 +32,6 @@ def test_classes_are_those_that_occur_and_the_others_are_named() -> None:
 def test_masks_without_foreground_are_refused() -> None:
     with pytest.raises(UserError, match="anything but background"):
         dataset.find_classes({1: "liver"}, [mask(0, 255)])
-
-
-def test_values_become_indices_and_what_is_no_class_is_ignored() -> None:
-    found = dataset.to_indices(np.array([0, 4, 255, 9, 1, 300]), {0: "background", 1: "a", 4: "b"})
-    assert found.tolist() == [0, 2, IGNORE, IGNORE, 1, IGNORE]
 
 
 def test_no_patient_is_on_two_sides(blobs: Callable[..., Path], tmp_path: Path) -> None:
@@ -82,30 +74,3 @@ def test_the_labelled_cases_are_of_as_many_patients_as_possible(blobs: Callable[
     table.write_text("case,patient\n" + "".join(f"case_{n},{n // 3}\n" for n in range(6)))
     cases = dataset.read_cases(Run(tmp_path / "run"), FinetuneConfig(folder=blobs(scans=6, masks=6), groups=str(table)))
     assert len({case.group for case in dataset.first_labelled(cases.labelled, 2, seed=0)}) == 2
-
-
-def test_slices_without_labels_are_ignored_where_asked_for(blobs: Callable[..., Path], tmp_path: Path) -> None:
-    folder = blobs(scans=1, masks=1)
-    path = folder / "labelsTr" / "case_0.nii.gz"
-    file = nib.load(path)
-    array = np.asarray(file.dataobj).copy()
-    array[:, :, :6] = 0
-    nib.save(nib.Nifti1Image(array, file.affine), path)
-    config = FinetuneConfig(folder=folder, annotated="nonempty", dims="2d")
-    (case,) = dataset.read_cases(Run(tmp_path / "run"), config)
-    plan, _ = make_plan([case.volume()], "2d")
-    classes = {0: "background", 1: "a", 2: "b"}
-    partly = dataset.labelled_item(case, plan, classes, config)
-    filled = array.any((0, 1))
-    assert partly.annotated.tolist() == np.flatnonzero(filled).tolist()
-    whole = dataset.labelled_item(case, plan, classes, config.model_copy(update={"annotated": "all"}))
-    assert len(whole.annotated) == 16
-
-
-def test_held_out_slices_train_nothing() -> None:
-    labels = np.full((20, 4, 4), IGNORE, np.uint8)
-    labels[::2] = 0
-    train, val = dataset.hold_out_slices(Item("a", np.zeros((1, 20, 4, 4), np.float32), labels), 0.2)
-    assert not set(train.annotated) & set(val.annotated)
-    assert sorted([*train.annotated, *val.annotated]) == list(range(0, 20, 2))
-    assert len(val.annotated) == 2

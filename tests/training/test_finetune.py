@@ -9,15 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.losses import MaskedDiceLoss
 from pydantic import ValidationError
 
 from napari_medcl.checkpoint import Checkpoint
-from napari_medcl.data.volume import IGNORE
 from napari_medcl.errors import UserError
 from napari_medcl.methods import PDCR, SuperCL
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
-from napari_medcl.training.finetune import finetune, segmentation_loss
+from napari_medcl.training.finetune import finetune
 from napari_medcl.training.pretrain import pretrain
 from napari_medcl.training.run import Run
 
@@ -144,32 +142,3 @@ def test_a_class_that_never_occurs_is_said(blobs: Callable[..., Path], tmp_path:
     events = list(finetune(FinetuneConfig(folder=folder, dims="2d", **SMALL), tmp_path / "run"))
     assert "spleen" in events[1].message
     assert Checkpoint.load(Run(tmp_path / "run").checkpoint).classes == {0: "background", 1: "ball", 2: "hole"}
-
-
-def test_what_nobody_annotated_has_no_part_in_the_loss() -> None:
-    logits = torch.randn(2, 3, 6, 6)
-    labels = torch.randint(0, 3, (2, 6, 6))
-    labels[:, :3] = IGNORE
-    other = logits.clone()
-    other[:, :, :3] = torch.randn(2, 3, 3, 6)
-    one, two = segmentation_loss(logits, labels), segmentation_loss(other, labels)
-    torch.testing.assert_close(one, two)
-    half = segmentation_loss(logits[:, :, 3:], labels[:, 3:])
-    torch.testing.assert_close(one, half)
-
-
-def test_the_loss_is_the_dice_of_monai() -> None:
-    logits, labels = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 6, 6))
-    labels[:, :3] = IGNORE
-    truth = torch.nn.functional.one_hot(torch.where(labels == IGNORE, 0, labels), 3).movedim(-1, 1)
-    theirs = MaskedDiceLoss(include_background=False, batch=True)(logits.softmax(1), truth, (labels != IGNORE)[:, None])
-    torch.testing.assert_close(segmentation_loss(logits, labels)["dice"], theirs)
-
-
-def test_nothing_annotated_is_no_trouble() -> None:
-    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    terms = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE))
-    total = torch.stack(list(terms.values())).sum()
-    total.backward()
-    assert total.isfinite()
-    assert logits.grad.isfinite().all()

@@ -1,40 +1,30 @@
-"""From a data folder to items on the network's grid: which patients, which classes, which slices."""
+"""From a data folder to what a run learns from: which patients, which classes."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medcl.data.batch import Item
 from napari_medcl.data.cases import find_cases
 from napari_medcl.data.dataset import read_json, some
 from napari_medcl.data.splits import Split, read_split, split_by_group
-from napari_medcl.data.superpixels import cached_superpixels
 from napari_medcl.data.volume import IGNORE, Labels
-from napari_medcl.errors import Stopped, UserError
+from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
-from napari_medcl.training.events import Event, Preparing
-from napari_medcl.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
 
     from napari_medcl.data.cases import Case, Cases
-    from napari_medcl.data.plan import Plan
-    from napari_medcl.data.superpixels import SuperpixelSettings
     from napari_medcl.data.volume import Volume
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.run import Run
 
 
-_SAY_EVERY_S = 1.0
 _SIDES = ("train", "val", "test", "unlabelled")
 _SPLIT, _DATA = "split.json", "data.json"
 
@@ -179,93 +169,3 @@ def find_classes(names: dict[int, str], truths: Sequence[Labels]) -> tuple[dict[
     absent = [f"{name} ({value})" for value, name in names.items() if value not in classes]
     warnings = [f"No training mask contains {', '.join(absent)}: the model cannot learn it."] if absent else []
     return classes, warnings
-
-
-def to_indices(array: NDArray[np.integer], classes: dict[int, str]) -> NDArray[np.uint8]:
-    """Mask values as class indices; values that are no class, and IGNORE, become IGNORE."""
-    table: NDArray[np.uint8] = np.full(max(IGNORE, int(array.max(initial=0))) + 1, IGNORE, np.uint8)
-    for index, value in enumerate(sorted(classes)):
-        table[value] = index
-    table[IGNORE] = IGNORE
-    return np.take(table, array)
-
-
-def prepared(
-    what: str,
-    cases: Sequence[Case],
-    make: Callable[[Case], Item],
-    stop: Callable[[], bool],
-    processes: Processes = ALONE,
-) -> Generator[Event, None, tuple[list[Item], dict[str, str]]]:
-    """Makes the items, and a hash of each case's files, and says how far it is.
-
-    Every process needs all items. Those of a host first make a share each, and find in the cache what took the others
-    long.
-
-    Raises:
-        UserError: A process could not make one.
-        Stopped: `stop` said so.
-    """
-    items: dict[str, Item] = {}
-    digests: dict[str, str] = {}
-    said = time.monotonic()
-    own = processes.own(cases)
-    for share in (own, [case for case in cases if case not in own]):
-        with processes.agreeing():
-            for case in share:
-                if stop():
-                    raise Stopped
-                if time.monotonic() - said > _SAY_EVERY_S:
-                    said = time.monotonic()
-                    done = f"{what} {len(items) + 1} of {len(cases)}"
-                    yield Preparing(progress=len(items) / len(cases), message=done)
-                items[case.id] = make(case)
-                if share is own:
-                    digests[case.id] = case.digest()
-    found = {name: digest for part in processes.gather(digests) for name, digest in part.items()}
-    return [items[case.id] for case in cases], {case.id: found[case.id] for case in cases}
-
-
-def labelled_item(case: Case, plan: Plan, classes: dict[int, str], config: FinetuneConfig) -> Item:
-    """A case with its mask on the network's grid; slices that nobody annotated are IGNORE.
-
-    Raises:
-        UserError: Scan or mask cannot be read, or do not fit each other.
-    """
-    volume, truth = case.volume(config.channel), case.truth()
-    array = truth.array
-    if config.annotated == "nonempty":
-        axes = tuple(axis for axis in range(3) if axis != plan.slice_axis)
-        empty = ~array.any(axis=axes, keepdims=True)
-        array = np.where(empty, IGNORE, array)
-    indices = to_indices(array, classes)
-    return Item(case.id, plan.conform(volume), plan.conform_labels(replace(truth, array=indices)).astype(np.uint8))
-
-
-def unlabelled_item(
-    case: Case, plan: Plan, regions: SuperpixelSettings | None, channel: int | None, stop: Callable[[], bool]
-) -> Item:
-    """A case on the network's grid with its superpixels, which are computed once and cached.
-
-    Raises:
-        UserError: The scan cannot be read.
-        Stopped: `stop` said so.
-    """
-    image = plan.conform(case.volume(channel))
-    spacing = tuple(size or 1.0 for size in plan.spacing)
-    found = None if regions is None else cached_superpixels(image, regions, spacing, stop=stop)
-    return Item(case.id, image, superpixels=found)
-
-
-def hold_out_slices(item: Item, fraction: float) -> tuple[Item, Item]:
-    """Divides one scan's annotated slices: every k-th one validates, the others train.
-
-    For when there is one patient only; what it says of other patients is little.
-    """
-    assert item.labels is not None
-    every = max(2, round(1 / max(fraction, 0.1)))
-    held = item.annotated[every // 2 :: every]
-    train, val = item.labels.copy(), np.full_like(item.labels, IGNORE)
-    val[held] = item.labels[held]
-    train[held] = IGNORE
-    return Item(item.name, item.image, train), Item(item.name, item.image, val)

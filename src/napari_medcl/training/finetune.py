@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from napari_medcl.checkpoint import Checkpoint, transfer
@@ -20,13 +19,14 @@ from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.foreign import load_model
 from napari_medcl.inference.predict import Predictor
+from napari_medcl.methods.losses.segmentation import segmentation_loss
 from napari_medcl.models import NetworkSpec, build
 from napari_medcl.models.layers import over_processes
-from napari_medcl.models.together import share, summed
 from napari_medcl.training import dataset
 from napari_medcl.training.check import check
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
+from napari_medcl.training.items import hold_out_slices, labelled_item, prepared
 from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network, with_blocks
 from napari_medcl.training.processes import ALONE, Processes, join
@@ -51,7 +51,6 @@ _MOVED = 0.9
 _ROTATION = {2: 30.0, 3: 20.0}
 _OVERLAP = 0.25
 """Of the windows in validation; less than in prediction, because it is done often."""
-_SMOOTH = 1e-5
 _KEPT = 0.99
 """Share of the averaged weights that a step leaves as they were."""
 
@@ -94,10 +93,10 @@ def _events(run: Run, config: FinetuneConfig, processes: Processes) -> Iterator[
     start = processes.first(lambda: _start(run, config))
     decided = processes.lead(lambda: _decided(run, config, device, start, state))
     chosen, sides, plan, classes = decided.chosen, decided.sides, decided.plan, decided.classes
-    items, digests = yield from dataset.prepared(
+    items, digests = yield from prepared(
         "scan",
         (*chosen, *sides.val),
-        lambda case: dataset.labelled_item(case, plan, classes, config),
+        lambda case: labelled_item(case, plan, classes, config),
         run.end_asked,
         processes,
     )
@@ -183,7 +182,7 @@ def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | No
 
 def _judge_by_slices(items: list[Item], fraction: float) -> tuple[list[Item], list[Item], str]:
     """Without validation patients, some of the annotated slices choose the model."""
-    pairs = [dataset.hold_out_slices(item, fraction) for item in items]
+    pairs = [hold_out_slices(item, fraction) for item in items]
     note = (
         "No patient is left for validation: some annotated slices of the training scans choose the model "
         "instead, and their Dice is too optimistic"
@@ -322,27 +321,6 @@ class _Finetuning(Task):
         if self._method is not None:
             self._method.load_state_dict(state["method"])
         self._loader.restore(state["loader"])
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Dice and cross-entropy on the annotated voxels of all processes.
-
-    The Dice loss is MONAI's: 1 − (2·Σpt + ε) / (Σp + Σt + ε) over the whole batch, mean over the foreground classes.
-
-    Args:
-        logits: (B, K, *S).
-        labels: Class indices (B, *S); IGNORE where nobody annotated.
-    """
-    known = labels != IGNORE
-    truth = torch.where(known, labels, 0)
-    entropy = functional.cross_entropy(logits, truth, reduction="none")
-    found = logits.softmax(1)[:, 1:] * known.unsqueeze(1)
-    there = functional.one_hot(truth, logits.shape[1]).movedim(-1, 1)[:, 1:] * known.unsqueeze(1)
-    axes = [0, *range(2, logits.ndim)]
-    both, ours, theirs = summed(torch.stack([one.sum(axes) for one in (found * there, found, there)]))
-    wrong, missed = (ours - both) / 2, (theirs - both) / 2
-    overlap = (2 * both + _SMOOTH) / (2 * (both + wrong + missed) + _SMOOTH)
-    return {"cross-entropy": (entropy * known).sum() / share(known.sum()), "dice": (1 - overlap).mean()}
 
 
 def _average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:

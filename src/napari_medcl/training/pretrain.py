@@ -18,13 +18,12 @@ from napari_medcl.training.dataset import (
     Sides,
     divide,
     keep,
-    prepared,
     read_cases,
     read_sides,
     read_volumes,
-    unlabelled_item,
 )
 from napari_medcl.training.environment import environment
+from napari_medcl.training.items import prepared, unlabelled_item
 from napari_medcl.training.loop import Loop, Task, cosine, started
 from napari_medcl.training.network import plain_network
 from napari_medcl.training.processes import ALONE, Processes, join

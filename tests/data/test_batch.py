@@ -10,7 +10,7 @@ from napari_medcl.data.batch import Item, Loader
 from napari_medcl.data.needs import Needs
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.superpixels import SuperpixelSettings
-from napari_medcl.data.views import Appearance, Geometry
+from napari_medcl.data.views import CHANGED, FREE, Appearance, Geometry, Part
 from napari_medcl.data.volume import IGNORE
 
 STILL = Geometry(p=1, flip=False, rotation=0, scale=(1, 1), elastic=0)
@@ -103,3 +103,24 @@ def test_the_same_seed_gives_the_same_batches_and_every_item_comes_once_a_round(
         for left, right in zip(a.fixed + a.free, b.fixed + b.free, strict=True):
             assert torch.equal(left, right)
     assert sorted(seen) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("patch", [(8, 6), (6, 8, 6)])
+def test_the_parts_of_a_batch_are_together_the_whole(patch: tuple[int, ...]) -> None:
+    image = coordinates((12, 20, 18))
+    mask = (image[0] % 7 < 2).astype(np.uint8)
+    items = [Item(str(n), image / (n + 1), labels=mask, superpixels=image[0].astype(np.int32)) for n in range(5)]
+    needs = Needs(fixed=2, free=2, labels=True, superpixels=SuperpixelSettings(), position=True)
+    how = {"geometry": FREE, "appearance": CHANGED}
+    whole = loader(items, needs, patch, 6, **how)
+    parts = [loader(items, needs, patch, 2, part=Part(index, 3), **how) for index in range(3)]
+    for _ in range(2):
+        one, others = whole.draw(), [part.draw() for part in parts]
+        assert one.cases == sum((other.cases for other in others), ())
+        for name in ("labels", "superpixels", "position"):
+            assert torch.equal(getattr(one, name), torch.cat([getattr(other, name) for other in others]))
+        for views in zip(one.fixed + one.free, *(other.fixed + other.free for other in others), strict=True):
+            torch.testing.assert_close(views[0], torch.cat(views[1:]))
+    states = [part.state() for part in (whole, *parts)]
+    assert all(state["places"] == states[0]["places"] for state in states)
+    assert all(torch.equal(state["views"], states[0]["views"]) for state in states)

@@ -72,6 +72,14 @@ def test_events_are_read_on_from_where_one_stopped_and_half_a_line_waits(run: Ru
     assert [event.kind for event in run.events(offset)[0]] == ["stepped"]
 
 
+def test_all_that_is_said_but_the_steps_is_flushed_to_the_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda _: flushed.append(len(run.events()[0])))
+    for event in (*EVENTS[:2], EVENTS[1], EVENTS[3]):
+        run.append(event)
+    assert flushed == [1, 4]
+
+
 def test_a_line_that_a_crash_cut_short_does_not_hide_the_others(run: Run) -> None:
     run.append(EVENTS[0])
     with (run.folder / "events.jsonl").open("ab") as file:

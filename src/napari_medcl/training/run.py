@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from napari_medcl.errors import UserError
 from napari_medcl.files import delete_parts, write_json
-from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Waiting, read_event
+from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Stepped, Waiting, read_event
 from napari_medcl.training.lock import FolderLock
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Run:
         return events[-1] if events else None
 
     def append(self, event: Event) -> None:
-        """Writes an event; it is on the disk when this returns.
+        """Writes an event; it is on the disk when this returns, but for steps: the next other event takes them along.
 
         Raises:
             UserError: It cannot be written; what was there is as it was.
@@ -150,7 +150,8 @@ class Run:
                 try:
                     if file.write(line) < len(line):
                         raise OSError("the disk is full")
-                    os.fsync(file.fileno())
+                    if not isinstance(event, Stepped):  # so often it would take longer than the steps on a slow disk
+                        os.fsync(file.fileno())
                 except OSError:
                     file.truncate(before)
                     raise

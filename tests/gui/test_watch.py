@@ -4,7 +4,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_medcl.errors import UserError
 from napari_medcl.gui.watch import Watch
@@ -86,3 +87,24 @@ def test_nothing_to_look_at_is_fine(widget: QWidget) -> None:
     watching = watch(widget, None)
     widget.show()
     assert not watching._task.running
+
+
+def test_nothing_is_looked_at_in_a_dock_behind_another_one(qtbot: QtBot) -> None:
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    docks = [QDockWidget(name) for name in ("one", "two")]
+    for dock in docks:
+        dock.setWidget(QWidget())
+        window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    window.tabifyDockWidget(*docks)
+    looks: list[int] = []
+    watching = watch(docks[0].widget(), lambda **_: looks.append(1))
+    window.show()
+    docks[1].raise_()
+    qtbot.waitUntil(lambda: docks[0].visibleRegion().isEmpty() and not watching._task.running)
+    looks.clear()
+    with qtbot.assertNotEmitted(watching.looked, wait=100):
+        watching.now()
+    with qtbot.waitSignal(watching.looked):
+        docks[0].raise_()
+    assert looks == [1]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QDockWidget, QWidget
 
 from napari_medcl.gui.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qtpy.QtWidgets import QWidget
-
 
 class Watch(QObject):  # type: ignore[misc]
     """Calls a function in a thread at intervals; one call at a time, and none while a widget is hidden.
+
+    Hidden is also what is in a dock whose tab is not in front, but not what is scrolled away.
 
     Args:
         widget: The widget.
@@ -33,7 +34,7 @@ class Watch(QObject):  # type: ignore[misc]
     def __init__(self, widget: QWidget, every_ms: int, look: Callable[[], Callable[..., Any] | None]) -> None:
         super().__init__(widget)
         self._widget, self._look = widget, look
-        self._once_more = False
+        self._once_more = self._missed = False
         self._task = Task(self)
         self._timer = QTimer(self)
         self._timer.setInterval(every_ms)
@@ -58,6 +59,8 @@ class Watch(QObject):  # type: ignore[misc]
             self.now()
         elif kind == QEvent.Type.Hide:
             self._timer.stop()
+        elif kind == QEvent.Type.Paint and self._missed:
+            self.now()
         return False
 
     def _tick(self) -> None:
@@ -70,5 +73,14 @@ class Watch(QObject):  # type: ignore[misc]
             self._start()
 
     def _start(self) -> None:
-        if self._widget.isVisible() and (look := self._look()) is not None:
+        self._missed = not _seen(self._widget)
+        if not self._missed and (look := self._look()) is not None:
             self._task.start(look)
+
+
+def _seen(widget: QWidget) -> bool:
+    """Whether a widget can be seen; Qt keeps a dock visible whose tab is not in front, off the screen."""
+    dock: QWidget | None = widget
+    while dock is not None and not isinstance(dock, QDockWidget):
+        dock = dock.parentWidget()
+    return widget.isVisible() and (dock is None or not dock.visibleRegion().isEmpty())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+
+from napari_medcl.training.run import Run, create
 
 try:
     import qtpy.QtWidgets  # noqa: F401
@@ -16,6 +18,7 @@ except ImportError:
 os.environ["NAPARI_STRICT_QT"] = "1"
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -71,3 +74,32 @@ def same_geometry(first: Path, second: Path) -> bool:
         and np.array_equal(one.affine, two.affine)
         and all(np.array_equal(one.header[field], two.header[field]) for field in fields)
     )
+
+
+def a_run(root: Path, name: str, stage: Any = "finetune", *events: Any, **config: Any) -> Run:
+    """A run that said these events, and that nobody has in hand."""
+    run = create(stage, {"folder": "/data/ACDC", **config}, root / name)
+    run.answer()
+    for event in events:
+        run.append(event)
+    return run
+
+
+def answer(kind: type[Any], act: Callable[[Any], None]) -> Any:
+    """Answers the next dialog of a kind, which otherwise nobody does; keep what it gives back until then."""
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    timer = QTimer()
+
+    def look() -> None:
+        if isinstance(dialog := QApplication.activeModalWidget(), kind):
+            timer.stop()
+            try:
+                act(dialog)
+            finally:
+                dialog.close()
+
+    timer.timeout.connect(look)
+    timer.start(10)
+    return timer

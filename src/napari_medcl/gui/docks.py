@@ -8,6 +8,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from napari_medcl.gui.closing import ClosingGuard
 from napari_medcl.gui.editors import Choice
 from napari_medcl.gui.upright import keep_upright
 
@@ -23,7 +24,7 @@ HELPER = "helper"
 class Dock(QWidget):  # type: ignore[misc]
     """A dock that knows when it is closed for good.
 
-    napari hides a dock whose tab is not in front, and takes its parent from one that is closed.
+    napari takes its parent from one that is closed, but not from one that is hidden.
     """
 
     closed = Signal()
@@ -44,11 +45,20 @@ class Dock(QWidget):  # type: ignore[misc]
         return QVBoxLayout(inside)
 
     def event(self, event: QEvent | None) -> bool:
-        """Says when the dock has been closed, and ends it."""
+        """Says when the dock has been closed, and ends it. The first one that is seen also guards the viewer's end."""
         if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.closed.emit()
             self.deleteLater()
+        elif event is not None and event.type() == QEvent.Type.Show:
+            ClosingGuard.of(self)
         return bool(super().event(event))
+
+    def open_dock(self, name: str) -> Any:
+        """Another dock of MedCL, in front of the others."""
+        holder, dock = self.viewer.window.add_plugin_dock_widget("medcl", name, tabify=True)
+        holder.show()
+        holder.raise_()
+        return dock
 
     def show_overlay(self, kept: Any, overlay: Overlay, name: str, *, image: bool = False, **how: Any) -> Any:
         """Puts a map into its layer if that is still there, else adds one; the user's layer stays selected."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
+from napari_medcl.training.run import ALIVE
 from tests.gui.conftest import same_geometry
 
 if TYPE_CHECKING:
@@ -19,14 +20,13 @@ LONG_MS = 60_000
 
 
 def train(dock: Any, stage: str, qtbot: QtBot, **how: Any) -> Any:
-    """Starts a run in the dock and waits until the monitor shows its end."""
+    """Starts a run in the dock and waits for its end."""
     pane = dock.stages[stage]
     pane.form.setValue({**TINY, **how})
     with qtbot.waitSignal(pane.started, timeout=LONG_MS) as started:
         pane.start.click()
     (run,) = started.args
-    qtbot.waitUntil(lambda: run.state not in ("waiting", "running", "stopping"), timeout=LONG_MS)
-    dock.monitor.look()
+    qtbot.waitUntil(lambda: run.state not in ALIVE, timeout=LONG_MS)
     assert run.state == "finished", run.message or run.log_tail()
     return run
 
@@ -46,16 +46,16 @@ def test_whole_way(make_napari_viewer: Any, scan: Path, mask: Path, tmp_path: Pa
     ((_, _, choice),) = dock.stages["finetune"].source.layers._rows
     assert [choice.itemText(index) for index in range(choice.count())] == ["no mask", "mask"]
     pretrained = train(dock, "pretrain", qtbot)
-    assert set(dock.monitor._history.terms) == {"instance", "intra", "inter"}
+    runs = viewer.window._wrapped_dock_widgets["Runs (medcl)"].widget()
+    qtbot.waitUntil(lambda: set(runs.monitor.losses._curves) == {"instance", "intra", "inter"})
     start = dock.stages["finetune"].form.editors["start"]
-    start.refresh()
     start.setValue(pretrained.folder)
     tuned = train(dock, "finetune", qtbot)
     assert tuned.config["start"] == str(pretrained.folder)
-    assert dock.monitor._history.dice
-    assert dock.monitor.apply.isVisibleTo(dock)
+    qtbot.waitUntil(lambda: runs.monitor.run == tuned and bool(runs.monitor.dice._curves))
+    qtbot.waitUntil(runs.actions.buttons["apply"].isEnabled)
 
-    dock.monitor.apply.click()
+    runs.actions.buttons["apply"].click()
     apply = viewer.window._wrapped_dock_widgets["Apply (medcl)"].widget()
     assert apply.model.value() == tuned.folder
     apply.scan.setValue(viewer.layers["scan"])

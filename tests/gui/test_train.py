@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import json
-import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.compat import isalive
 
 from napari_medcl.gui import train as dock_module
-from napari_medcl.training.events import Evaluated, Failed, Finished, Saved, Started, Stepped
 from napari_medcl.training.run import Run, create
-from tests.gui.conftest import save
+from tests.gui.conftest import a_run, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +15,6 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
 LONG_MS = 60_000
-STARTED = {"device": "cpu", "precision": "float32", "steps": 8, "minutes": None, "cases": 3, "message": "3 scans, 2D"}
 
 
 @pytest.fixture
@@ -43,29 +37,25 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been started; nothing is."""
     calls: list[Any] = []
 
-    def start(stage: Any, config: Any, folder: Path) -> Run:
-        calls.append((stage, config, folder))
+    def start(stage: Any, config: Any, folder: Path, *, now: bool) -> Run:
+        calls.append((stage, config, folder, now))
         return create(stage, config, folder)
 
     monkeypatch.setattr(dock_module, "start", start)
     return calls
 
 
+def runs_dock(viewer: Any) -> Any:
+    """The dock Runs, which somebody has opened."""
+    return viewer.window._wrapped_dock_widgets["Runs (medcl)"].widget()
+
+
 def said(dock: Any, stage: str, qtbot: QtBot) -> str:
     """Presses start and gives what the dock answers."""
     pane = dock.stages[stage]
     pane.start.click()
-    qtbot.waitUntil(lambda: not pane._task.running)
+    qtbot.waitUntil(lambda: not pane._task.running, timeout=LONG_MS)
     return str(pane.message.text())
-
-
-def a_run(root: Path, name: str, stage: Any, *events: Any, alive: bool = False) -> Run:
-    run = create(stage, {"folder": "x"}, root / name)
-    for event in events:
-        run.append(event)
-    if alive:
-        (run.folder / "lock").write_text(str(os.getpid()))
-    return run
 
 
 def test_dock_can_be_used_at_once(open_dock: Any) -> None:
@@ -80,15 +70,18 @@ def test_open_layers_are_written_and_trained_on(
 ) -> None:
     viewer.open([scan, mask], plugin="medcl")
     dock = open_dock()
-    with qtbot.waitSignal(dock.stages["finetune"].started):
+    with qtbot.waitSignal(dock.stages["finetune"].started, timeout=LONG_MS):
         dock.stages["finetune"].start.click()
-    ((stage, config, folder),) = asked
+    ((stage, config, folder, _),) = asked
     assert stage == "finetune"
     assert config["folder"] == str(folder / "inputs")
     assert (folder / "inputs" / "imagesTr" / "scan.nii.gz").is_file()
     assert (folder / "inputs" / "labelsTr" / "scan.nii.gz").is_file()
-    assert dock.monitor.runs.value() == folder
-    assert dock.monitor.isVisible()
+    assert dock.stages["finetune"].message.text() == f"{folder.name} has started; see the dock Runs."
+    opened = runs_dock(viewer)
+    qtbot.waitUntil(lambda: opened.monitor.run == Run(folder))
+    assert not opened.visibleRegion().isEmpty()
+    assert dock.visibleRegion().isEmpty(), "the dock Runs is in front"
 
 
 def test_scan_can_be_left_out_and_a_mask_chosen(viewer: Any, open_dock: Any, scan: Path, mask: Path) -> None:
@@ -128,9 +121,9 @@ def test_folder_says_what_is_in_it(viewer: Any, open_dock: Any, shared: Path, as
     qtbot.waitUntil(lambda: source.found.text() != "", timeout=LONG_MS)
     assert "with a mask. Classes: " in source.found.text()
     dock.stages["finetune"].form.setValue({"labelled": 8})
-    with qtbot.waitSignal(dock.stages["finetune"].started):
+    with qtbot.waitSignal(dock.stages["finetune"].started, timeout=LONG_MS):
         dock.stages["finetune"].start.click()
-    ((_, config, folder),) = asked
+    ((_, config, folder, _),) = asked
     assert config["folder"] == str(shared / "data" / "hippocampus")
     assert config["labelled"] == 8
     assert not (folder / "inputs").exists()
@@ -192,9 +185,9 @@ def test_the_authors_weights_are_started_from(
     pane.form.editors["method"].choice.setValue("pdcr")
     assert "trained with width 4" in said(dock, "finetune", qtbot)
     pane.form.setValue({"width": None})
-    with qtbot.waitSignal(pane.started):
+    with qtbot.waitSignal(pane.started, timeout=LONG_MS):
         pane.start.click()
-    ((_, config, _),) = asked
+    ((_, config, _, _),) = asked
     assert config["start"] == str(weights)
     assert config["method"]["name"] == "pdcr"
 
@@ -218,88 +211,56 @@ def test_run_that_fails_says_why(viewer: Any, open_dock: Any, scan: Path, mask: 
     viewer.open([scan, mask], plugin="medcl")
     dock = open_dock()
     dock.stages["finetune"].form.setValue({"device": "mps", "steps": 1})
-    with qtbot.waitSignal(dock.stages["finetune"].started):
+    with qtbot.waitSignal(dock.stages["finetune"].started, timeout=LONG_MS):
         dock.stages["finetune"].start.click()
-    qtbot.waitUntil(lambda: "has failed" in dock.monitor.state.text(), timeout=LONG_MS)
-    assert "no MPS device" in dock.monitor.message.text()
-    assert "Traceback" not in dock.monitor.message.text()
+    monitor = runs_dock(viewer).monitor
+    qtbot.waitUntil(lambda: "has failed" in monitor.state.text(), timeout=LONG_MS)
+    assert "no MPS device" in monitor.message.text()
+    assert "Traceback" not in monitor.message.text()
 
 
-def test_runs_started_elsewhere_are_found_and_followed(viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot) -> None:
-    going = a_run(runs, "1-finetune", "finetune", Started(run="1", stage="finetune", **STARTED), alive=True)
-    a_run(runs, "2-pretrain", "pretrain", Finished(step=8, reason="done", message="Done."))
-    dock = open_dock(tab=2)
-    monitor = dock.monitor
-    assert monitor.runs.value() == going.folder
-    assert "Fine-tuning is running, on cpu." in monitor.state.text()
-    going.append(Stepped(step=2, progress=0.25, terms={"dice": 0.9, "entropy": 2.0}, rate=0.1, remaining_s=600))
-    going.append(Evaluated(step=2, dice={"liver": 0.5}, mean=0.5, best=True))
-    qtbot.waitUntil(lambda: "step 2 of 8, 10 min left" in monitor.state.text())
-    assert monitor.bar.value() == 250
-    assert set(monitor.losses._curves) == {"dice", "entropy"}
-    assert monitor.losses._curves["entropy"].getData()[1].tolist() == [2.0]
-    assert set(monitor.dice._curves) == {"liver", "mean"}
-    assert monitor.dice.isVisible()
-    assert "validation Dice 0.500" in monitor.message.text()
-    monitor.stop.click()
-    assert going.stop_asked()
-    assert not monitor.stop.isEnabled()
-    (going.folder / "checkpoints" / "last.safetensors").touch()
-    going.append(Saved(step=3, path="checkpoints/last.safetensors", best=False))
-    going.append(Finished(step=3, reason="stopped", message="Stopped after step 3."))
-    qtbot.waitUntil(lambda: "was stopped" in monitor.state.text())
-    assert monitor.apply.isVisible()
-    assert not monitor.stop.isVisible()
-    monitor.runs.setValue(runs / "2-pretrain")
-    assert "Pre-training has finished" in monitor.state.text()
-    assert monitor.losses._curves == {}
-    assert not monitor.apply.isVisible()
+@pytest.mark.parametrize("at_once", [False, True])
+def test_run_waits_for_its_turn_unless_told_otherwise(
+    viewer: Any, open_dock: Any, scan: Path, asked: list[Any], at_once: bool, qtbot: QtBot
+) -> None:
+    viewer.open(scan, plugin="medcl")
+    pane = open_dock(tab=0).stages["pretrain"]
+    assert not pane.at_once.isChecked()
+    pane.at_once.setChecked(at_once)
+    with qtbot.waitSignal(pane.started, timeout=LONG_MS):
+        pane.start.click()
+    assert asked[0][3] is at_once
 
 
-def test_process_that_died_is_said_with_its_last_words(viewer: Any, open_dock: Any, runs: Path) -> None:
-    run = a_run(runs, "1-finetune", "finetune")
-    old = time.time() - 3600
-    os.utime(run.folder / "config.json", (old, old))
-    (run.folder / "log.txt").write_text("loading\nKilled\n")
-    monitor = open_dock(tab=2).monitor
-    assert "has ended without a word" in monitor.state.text()
-    assert monitor.message.text().endswith("Killed")
+def test_runs_that_go_on_are_counted_and_shown(viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot) -> None:
+    """In a new viewer, too: whoever opens the dock sees that there are some."""
+    with a_run(runs, "1").locked():
+        a_run(runs, "2")
+        dock = open_dock()
+        qtbot.waitUntil(lambda: dock.runs.text() == "Show runs (1 going on)")
+        dock.runs.click()
+        opened = runs_dock(viewer)
+        qtbot.waitUntil(lambda: opened.monitor.run == Run(runs / "1"))
+        assert not opened.visibleRegion().isEmpty()
 
 
-def test_failure_is_shown_with_its_hint(viewer: Any, open_dock: Any, runs: Path) -> None:
-    a_run(runs, "1-finetune", "finetune", Failed(step=0, message="The folder is empty.", hint="Choose another."))
-    assert open_dock(tab=2).monitor.message.text() == "⚠ The folder is empty. Choose another."
-
-
-def test_unreadable_run_folder_harms_nothing(viewer: Any, open_dock: Any, runs: Path) -> None:
-    (runs / "1").mkdir(parents=True)
-    (runs / "1" / "config.json").write_text("{")
-    monitor = open_dock(tab=2).monitor
-    assert monitor.state.text()
-    assert not monitor.apply.isVisible()
-
-
-def test_without_runs_it_says_how_to_begin(viewer: Any, open_dock: Any) -> None:
-    monitor = open_dock(tab=2).monitor
-    assert "No run yet" in monitor.state.text()
-    assert not monitor.losses.isVisible()
-
-
-def test_runs_go_on_when_the_dock_is_closed(viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot) -> None:
-    run = a_run(runs, "1-finetune", "finetune", Started(run="1", stage="finetune", **STARTED), alive=True)
-    dock = open_dock(tab=2)
-    viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: not isalive(dock))
-    viewer.add_image(np.zeros((3, 4, 5)))
-    assert not run.stop_asked()
-    assert json.loads((run.folder / "config.json").read_text())["stage"] == "finetune"
-
-
-def test_colours_follow_the_theme(viewer: Any, open_dock: Any) -> None:
-    dock = open_dock(tab=2)
-    before = dock.monitor.losses.backgroundBrush().color().name()
-    viewer.theme = "light"
-    assert dock.monitor.losses.backgroundBrush().color().name() != before
+def test_fine_tuning_starts_from_runs_of_both_stages_that_have_a_model(
+    viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot
+) -> None:
+    for name, stage in (("1", "pretrain"), ("2", "finetune")):
+        (a_run(runs, name, stage).folder / "checkpoints" / "last.safetensors").touch()
+    a_run(runs, "3", "pretrain")
+    (a_run(runs, "4", "pretrain").folder / "checkpoints" / "last.safetensors").touch()
+    (runs / "4" / "config.json").write_text("{")
+    start = open_dock().stages["finetune"].form.editors["start"]
+    offered = ["from scratch", "2 (fine-tuned)", "1 (pre-trained)", "Model file…"]
+    qtbot.waitUntil(lambda: [start.itemText(index) for index in range(start.count())] == offered)
+    assert start.value() is None
+    start.setValue(runs / "2")
+    start.refresh()
+    qtbot.waitUntil(lambda: not start._task.running)
+    assert start.value() == runs / "2"
+    assert start.count() == len(offered)
 
 
 def test_channels_of_one_file_are_one_scan(viewer: Any, open_dock: Any, tmp_path: Path) -> None:
@@ -309,13 +270,3 @@ def test_channels_of_one_file_are_one_scan(viewer: Any, open_dock: Any, tmp_path
     (pair,) = table.value()
     assert pair.name == "two"
     assert pair.volume.channels == 2
-
-
-def test_monitor_tells_others_which_run_it_shows(viewer: Any, open_dock: Any, runs: Path, qtbot: QtBot) -> None:
-    first = a_run(runs, "1-finetune", "finetune", Finished(step=8, reason="done", message="Done."))
-    second = a_run(runs, "2-finetune", "finetune", Finished(step=8, reason="done", message="Done."))
-    monitor = open_dock(tab=2).monitor
-    with qtbot.waitSignals([monitor.runChanged, monitor.looked]) as told:
-        monitor.show_run(first)
-    assert told.all_signals_and_args[0].args == (first,)
-    assert first != second

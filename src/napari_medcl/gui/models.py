@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QFileDialog
 from napari_medcl.errors import UserError
 from napari_medcl.gui.editors import Choice
 from napari_medcl.gui.settings import settings
-from napari_medcl.training.history import MEAN, History
+from napari_medcl.gui.tasks import Task
+from napari_medcl.training.follow import Follower
 from napari_medcl.training.run import Run, find_checkpoint, list_runs
 
 if TYPE_CHECKING:
@@ -24,35 +25,39 @@ if TYPE_CHECKING:
 _FILE = "file"
 _FILES: dict[Stage, str] = {"pretrain": "*.safetensors *.pth *.pt", "finetune": "*.safetensors"}
 """Of model files; weights of the methods' authors are only pre-trained."""
+_STAGES: dict[Stage, str] = {"pretrain": "pre-trained", "finetune": "fine-tuned"}
 
 
 class ModelChoice(Choice):
-    """A run of one stage that has a checkpoint, or a model file; the value is the folder or the file.
+    """A run that has a checkpoint, or a model file; the value is the folder or the file.
+
+    The runs are looked for in a thread; they are offered as soon as they are found.
 
     Args:
-        stage: Of the runs that are offered.
+        stages: Of the runs that are offered, first the one that most choose.
         none: Text of the choice of no model; without it there is none.
     """
 
-    def __init__(self, stage: Stage, none: str | None = None) -> None:
-        super().__init__()
-        self._stage, self._none = stage, none
+    def __init__(self, *stages: Stage, none: str | None = None) -> None:
+        self._stages, self._none = stages, none
+        self._runs: list[tuple[str, Path]] = []
         self._files: list[Path] = []
+        super().__init__()
+        self._task = Task(self)
+        self._task.done.connect(self._found)
         self.activated.connect(self._look)
+        self._offer()
         self.refresh()
 
     def refresh(self) -> None:
-        """Lists the runs that there are now."""
-        none = [] if self._none is None else [(self._none, None)]
-        runs = [(run.name, run.folder) for run in usable_runs(settings().runs, self._stage)]
-        files = [(f"{path.parent.name}/{path.name}", path) for path in self._files]
-        self.setChoices([*none, *runs, *files, ("Model file…", _FILE)])
+        """Looks for the runs that there are now."""
+        self._task.start(usable_runs, settings().runs, self._stages)
 
     def setValue(self, value: Path | str | None) -> None:  # noqa: N802
-        """Chooses a run or a file; a file not offered yet is offered from now on."""
+        """Chooses a run or a file; one not offered yet is offered from now on."""
         if isinstance(value, Path) and self.findData(value) < 0:
             self._files.append(value)
-            self.refresh()
+            self._offer()
         super().setValue(value)
 
     def value(self) -> Path | None:
@@ -65,11 +70,22 @@ class ModelChoice(Choice):
         self.refresh()
         super().showPopup()
 
+    def _found(self, runs: list[tuple[str, Path]]) -> None:
+        if runs != self._runs:
+            self._runs = runs
+            self._offer()
+
+    def _offer(self) -> None:
+        none = [] if self._none is None else [(self._none, None)]
+        known = {folder for _, folder in self._runs}
+        files = [(f"{path.parent.name}/{path.name}", path) for path in self._files if path not in known]
+        self.setChoices([*none, *self._runs, *files, ("Model file…", _FILE)])
+
     def _look(self, index: int) -> None:
         if self.itemData(index) != _FILE:
             return
         found, _ = QFileDialog.getOpenFileName(
-            self, "Choose a model file", str(settings().runs), f"Models ({_FILES[self._stage]})"
+            self, "Choose a model file", str(settings().runs), f"Models ({_FILES[self._stages[0]]})"
         )
         if found:
             self.setValue(Path(found))
@@ -77,13 +93,18 @@ class ModelChoice(Choice):
             self.setCurrentIndex(0)
 
 
-def usable_runs(root: Path, stage: Stage) -> list[Run]:
-    """Runs of a stage that have a checkpoint, newest first; folders that cannot be read are left out."""
+def usable_runs(root: Path, stages: tuple[Stage, ...], **_: Callable[..., Any]) -> list[tuple[str, Path]]:
+    """Runs that have a checkpoint, newest first; folders that cannot be read are left out.
+
+    Args:
+        root: The runs folder.
+        stages: Of the runs; where there are several, the text names the stage.
+    """
     found = []
     for run in list_runs(root):
         with contextlib.suppress(UserError):
-            if run.checkpoint is not None and run.stage == stage:
-                found.append(run)
+            if run.checkpoint is not None and run.stage in stages:
+                found.append((f"{run.name} ({_STAGES[run.stage]})" if len(stages) > 1 else run.name, run.folder))
     return found
 
 
@@ -126,6 +147,6 @@ def describe(model: Checkpoint, dice: float | None) -> str:
 
 def best_dice(path: Path) -> float | None:
     """The best mean validation Dice of the run that a model is of."""
-    history = History()
-    history.add(Run(path if path.is_dir() else path.parent.parent).events()[0])
-    return max(history.dice[MEAN].values) if history.dice else None
+    follower = Follower(Run(path if path.is_dir() else path.parent.parent), curves=False)
+    follower.look()
+    return follower.history.best_dice

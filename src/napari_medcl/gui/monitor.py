@@ -1,31 +1,28 @@
-"""Watching runs: also those that were started before, or elsewhere."""
+"""Watching one run: also one that was started before, or elsewhere."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QTimer, QUrl, Signal
-from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_medcl.errors import UserError
-from napari_medcl.gui.curves import CurvePlot
+from napari_medcl.gui.curves import CurvePlot, Line
 from napari_medcl.gui.docks import Message
-from napari_medcl.gui.editors import Choice, tip
-from napari_medcl.gui.settings import settings
-from napari_medcl.training.history import History, duration
-from napari_medcl.training.run import ALIVE, Run, list_runs
+from napari_medcl.gui.watch import Watch
+from napari_medcl.training.follow import Follower
+from napari_medcl.training.history import duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from qtpy.QtGui import QHideEvent, QShowEvent
-
-    from napari_medcl.training.run import State
+    from napari_medcl.training.history import History
+    from napari_medcl.training.run import Run, State
 
 _EVERY_MS = 500
-_RELIST = 6
-"""The list of runs is read anew every so many looks."""
 _STAGES = {"pretrain": "Pre-training", "finetune": "Fine-tuning"}
 _STATES = {
     "starting": "is starting",
@@ -39,149 +36,144 @@ _STATES = {
     "failed": "has failed",
     "dead": "has ended without a word",
 }
+_NONE = "No run yet. Start one in the dock Train; it goes on when the viewer is closed."
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to be seen of a run.
+
+    Attributes:
+        follower: Who reads it.
+        offset: How much of it was read; tells whether there is anything new.
+        headline: How it stands.
+        message: What it said last, or what went wrong.
+        wrong: Whether something did.
+        progress: From 0 to 1.
+        losses: The terms of the loss; None where they are as they were.
+        dice: The validation Dice; None where it is as it was.
+    """
+
+    follower: Follower
+    offset: int
+    headline: str
+    message: str
+    wrong: bool
+    progress: float
+    losses: dict[str, Line] | None
+    dice: dict[str, Line] | None
+
+
+def look_at(follower: Follower, seen: int, **_: Callable[..., object]) -> Look:
+    """Reads on in a run.
+
+    Args:
+        follower: Reads it.
+        seen: How much of it was shown.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    run = follower.run
+    offset, state, history = follower.look(), run.state, follower.history
+    wrong = state in ("failed", "dead")
+    said = what_went_wrong(run, state) if wrong else "".join(history.lines[-1:])
+    losses = dice = None
+    if offset != seen:
+        losses, dice = ({name: Line.of(curve) for name, curve in of.items()} for of in (history.terms, history.dice))
+    return Look(follower, offset, headline(run, state, history), said, wrong, history.progress, losses, dice)
 
 
 class RunMonitor(QWidget):  # type: ignore[misc]
-    """Shows one run: how far it is, its curves, what it said; can stop it. Looks only while it is visible.
+    """Shows one run: how far it is, its curves, what it said. Looks only while it is visible.
 
     Attributes:
         extra: Room under the curves for what others show of the run.
+        run: The run that is shown, if any.
         runChanged: Another run is shown; None for none.
-        looked: What is new in the folder of the run was read.
+        looked: What is new in the folder of the run is shown.
     """
 
-    applyAsked = Signal(object)  # noqa: N815
     runChanged = Signal(object)  # noqa: N815
     looked = Signal()
 
     def __init__(self, theme: str) -> None:
         super().__init__()
-        self._run: Run | None = None
-        self._history = History()
-        self._offset = self._looks = 0
-        self._timer = QTimer(self)
-        self._timer.setInterval(_EVERY_MS)
+        self.run: Run | None = None
+        self._follower: Follower | None = None
+        self._seen = 0
 
         # widgets
-        self.runs = Choice()
-        self.runs.setToolTip(tip("The runs in the runs folder, newest first; the folder is set in the preferences."))
-        self.state = QLabel()
+        self.state = QLabel(_NONE)
         self.state.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.losses = CurvePlot("terms of the loss, by step", theme=theme)
         self.dice = CurvePlot("validation Dice, by step", fraction=True, theme=theme)
         self.message = Message()
-        self.stop = QPushButton("Stop")
-        self.stop.setToolTip(tip("Ends the run after the step it is in, with a checkpoint that can be used."))
-        self.apply = QPushButton("Apply…")
-        self.apply.setToolTip("Use the model of this run on a scan")
-        self.folder = QPushButton("Open folder")
-        self.folder.setToolTip("Show the files of this run")
 
         # layout
         layout = QVBoxLayout(self)
-        for widget in (self.runs, self.state, self.bar, self.losses, self.dice):
+        for widget in (self.state, self.bar, self.losses, self.dice):
             layout.addWidget(widget)
         self.extra = QVBoxLayout()
         layout.addLayout(self.extra)
         layout.addWidget(self.message)
-        buttons = QHBoxLayout()
-        for button in (self.stop, self.apply, self.folder):
-            buttons.addWidget(button)
-        layout.addLayout(buttons)
         layout.addStretch()
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self._empty()
 
         # connections
-        self.runs.valueChanged.connect(self._choose)
-        self.stop.clicked.connect(self._ask_stop)
-        self.apply.clicked.connect(lambda: self.applyAsked.emit(self._run))
-        self.folder.clicked.connect(self._open_folder)
-        self._timer.timeout.connect(self.look)
-        self.relist()
+        self._watch = Watch(self, _EVERY_MS, self._look)
+        self._watch.looked.connect(self._show)
+        self._watch.failed.connect(self.message.warn)
 
-    def relist(self) -> None:
-        """Lists the runs that there are now; a run that goes on is chosen first."""
-        runs, first_time = list_runs(settings().runs), self._run is None
-        self.runs.setChoices((run.name, run.folder) for run in runs)
-        if first_time and runs:
-            alive = [run for run in runs if run.state in ALIVE]
-            self.show_run((alive or runs)[0])
-        self._show_state()
-
-    def show_run(self, run: Run) -> None:
-        """Shows this run."""
-        if self.runs.findData(run.folder) < 0:
-            self.runs.insertItem(0, run.name, run.folder)
-        self.runs.setValue(run.folder)
-        self._choose(run.folder)
-
-    def look(self) -> None:
-        """Reads what is new."""
-        self._looks += 1
-        if self._looks % _RELIST == 0:
-            self.relist()
-        if self._run is None:
+    def show_run(self, run: Run | None) -> None:
+        """Shows this run, or that there is none."""
+        if run == self.run:
             return
-        events, self._offset = self._run.events(self._offset)
-        if events:
-            self._history.add(events)
-            self.losses.draw(self._history.terms)
-            self.dice.draw(self._history.dice)
-        self._show_state()
-        self.looked.emit()
-
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
-        """Looks while it can be seen."""
-        super().showEvent(event)
-        self.look()
-        self._timer.start()
-
-    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802
-        """Nobody looks."""
-        self._timer.stop()
-        super().hideEvent(event)
-
-    def _choose(self, folder: Path | None) -> None:
-        run = None if folder is None else Run(folder)
-        if run == self._run:
-            return
-        self._run, self._history, self._offset = run, History(), 0
-        self.losses.draw({})
-        self.dice.draw({})
+        self.run = run
+        self._follower, self._seen = None if run is None else Follower(run), 0
+        self._empty()
         self.runChanged.emit(run)
         self.look()
 
-    def _show_state(self) -> None:
-        run, history = self._run, self._history
-        for widget in (self.bar, self.losses, self.folder):
-            widget.setVisible(run is not None)
-        if run is None:
-            self.state.setText("No run yet. Start one in the other tabs; it goes on when the viewer is closed.")
-            for widget in (self.stop, self.apply, self.dice):
-                widget.hide()
+    def look(self) -> None:
+        """Reads what is new."""
+        self._watch.now()
+
+    def setTheme(self, name: str) -> None:  # noqa: N802
+        """Takes the colours of the viewer's theme."""
+        for plot in (self.losses, self.dice):
+            plot.setTheme(name)
+
+    def _empty(self) -> None:
+        self.state.setText(_NONE if self.run is None else self.run.name)
+        self.message.say("")
+        self.bar.setValue(0)
+        for plot in (self.losses, self.dice):
+            plot.draw({})
+            plot.hide()
+        self.bar.setVisible(self.run is not None)
+
+    def _look(self) -> Callable[..., Look] | None:
+        return None if self._follower is None else partial(look_at, self._follower, self._seen)
+
+    def _show(self, look: Look) -> None:
+        if look.follower is not self._follower:
             return
-        state = run.state
-        self.state.setText(headline(run, state, history))
-        self.bar.setValue(round(1000 * history.progress))
-        self.dice.setVisible(bool(history.dice))
-        self.stop.setVisible(state in ALIVE)
-        self.stop.setEnabled(state != "stopping")
-        self.apply.setVisible(stage_of(run) == "finetune" and run.checkpoint is not None)
-        if state in ("failed", "dead"):
-            self.message.warn(what_went_wrong(run, state))
+        self._seen = look.offset
+        self.state.setText(look.headline)
+        self.bar.setValue(round(1000 * look.progress))
+        for plot, lines in ((self.losses, look.losses), (self.dice, look.dice)):
+            if lines is not None:
+                plot.draw(lines)
+                plot.setVisible(bool(lines))
+        if look.wrong:
+            self.message.warn(look.message)
         else:
-            self.message.say(history.lines[-1] if history.lines else "")
-
-    def _ask_stop(self) -> None:
-        if self._run is not None:
-            self._run.ask("stop")
-            self._show_state()
-
-    def _open_folder(self) -> None:
-        if self._run is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._run.folder)))
+            self.message.say(look.message)
+        self.looked.emit()
 
 
 def stage_of(run: Run) -> str:

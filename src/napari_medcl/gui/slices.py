@@ -89,7 +89,7 @@ class SlicesTab(PairsTab):
         self._pooled_layer: Any = None
 
         # widgets
-        self.model = ModelChoice("pretrain", "a new network")
+        self.model = ModelChoice("pretrain", none="a new network")
         self.model.setToolTip(
             tip("The network that sees the slices: a new one, as at the start of training, a run, or a model file.")
         )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import runpy
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -38,6 +43,65 @@ def test_main_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (out / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len({row["case"] for row in rows}) == 1, "a quarter of five patients"
+
+
+SAYS = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$HERE/said"
+"""
+STUBS = {
+    "srun": 'exec "$@"',
+    "scontrol": 'if [ "$1" = show ]; then echo first; echo second; fi',
+    "torchrun": """
+        mkdir -p "$HERE/run" && echo '{"kind":"stepped"}' >> "$HERE/run/events.jsonl"
+        for _ in $(seq 600); do
+            if [ -e "$HERE/run/pause" ]; then echo '{"kind":"paused"}' >> "$HERE/run/events.jsonl"; exit 0; fi
+            if [ -e "$HERE/run/done" ]; then exit 3; fi
+            sleep 0.05
+        done""",
+    "medcl": 'touch "$HERE/run/pause"',
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="Slurm starts shell scripts, and there is no shell here")
+def test_a_job_that_runs_out_of_time_goes_on_in_its_next_turn(tmp_path: Path) -> None:
+    """With commands that stand for those of Slurm, torch and MedCL, and say how they were called."""
+    for name, does in STUBS.items():
+        (tmp_path / name).write_text(SAYS + does)
+        (tmp_path / name).chmod(0o755)
+    slurm = {"JOB_NODELIST": "nodes[1-2]", "NNODES": "2", "GPUS_ON_NODE": "4", "CPUS_PER_TASK": "32", "JOB_ID": "20123"}
+    there = {"HERE": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = tmp_path / "run"
+
+    def job() -> subprocess.Popen[bytes]:
+        (tmp_path / "said").write_text("")
+        started = subprocess.Popen(
+            ["bash", ROOT / "examples" / "cluster.slurm", run, "pretrain", "data", "--steps", "9"],
+            env={**os.environ, **there, **{f"SLURM_{name}": value for name, value in slurm.items()}},
+        )
+        last = time.monotonic() + 60
+        while "torchrun" not in (tmp_path / "said").read_text() or not (run / "events.jsonl").exists():
+            assert time.monotonic() < last
+            time.sleep(0.05)
+        return started
+
+    first = job()
+    first.send_signal(signal.SIGUSR1)
+    assert first.wait(60) == 0
+    said = (tmp_path / "said").read_text().splitlines()
+    assert f"medcl runs pause {run}" in said
+    assert said[-1] == "scontrol requeue 20123"
+    (started,) = (line for line in said if line.startswith("torchrun"))
+    assert started.endswith(f"-m -- napari_medcl pretrain data --steps 9 --run {run}")
+    assert "--nnodes=2 --nproc-per-node=4" in started
+    assert "--rdzv-endpoint=first:20123 --rdzv-id=20123" in started
+
+    (run / "pause").unlink()
+    (run / "done").touch()
+    second = job()
+    assert second.wait(60) == 3, "the job ends as the run does"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert next(line for line in said if line.startswith("torchrun")).endswith(f"napari_medcl runs resume {run}")
+    assert not any("requeue" in line for line in said)
 
 
 def _ball(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,8 @@ class Method(BaseModel, ABC):
     def pretraining(self, net: Network) -> nn.Module:
         """What is trained: from a `Batch` to the weighted terms of the loss by name, which sum to the loss.
 
-        Its parameters are those of the stages that are handed on, shared with `net`, and of the heads.
+        Its parameters are those of the stages that are handed on, shared with `net`, and of the heads. What it compares
+        between images it gathers from all processes that train together (see `models.together`).
 
         Raises:
             UserError: The settings do not fit the network.

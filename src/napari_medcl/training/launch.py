@@ -74,12 +74,12 @@ def _options(given: dict[str, Any]) -> list[str]:
 
 def several() -> bool:
     """Whether `torchrun` started this process and others to train one run together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "LOCAL_WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def follows() -> bool:
     """Whether another process than this speaks and writes for all of them."""
-    return several() and int(os.environ.get("RANK", "0")) > 0
+    return several() and int(os.environ["RANK"]) > 0
 
 
 def _spawn(run: Run, arguments: list[str], *, now: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,34 +11,31 @@ from torch.optim.swa_utils import AveragedModel
 from napari_medcl.checkpoint import Checkpoint, transfer
 from napari_medcl.data.batch import Batch, Item, Loader
 from napari_medcl.data.needs import Needs
-from napari_medcl.data.plan import Plan, make_plan
 from napari_medcl.data.views import Appearance, Geometry
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.device import device_name, precision, resolve_device
-from napari_medcl.errors import UserError
 from napari_medcl.foreign import load_model
 from napari_medcl.inference.predict import Predictor
 from napari_medcl.methods.losses.segmentation import segmentation_loss
-from napari_medcl.models import NetworkSpec, build
+from napari_medcl.models import build
 from napari_medcl.models.layers import over_processes
 from napari_medcl.training import dataset
 from napari_medcl.training.check import check
+from napari_medcl.training.decided import Decided, decide
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
 from napari_medcl.training.items import hold_out_slices, labelled_item, prepared
 from napari_medcl.training.loop import Loop, Task, cosine, started
-from napari_medcl.training.network import plain_network, with_blocks
 from napari_medcl.training.processes import ALONE, Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
 from napari_medcl.training.run import Run, create, find_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
 
-    from napari_medcl.data.cases import Case, Cases
     from napari_medcl.models import Network
     from napari_medcl.training.config import FinetuneConfig
 
@@ -91,7 +87,7 @@ def _events(run: Run, config: FinetuneConfig, processes: Processes) -> Iterator[
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
     start = processes.first(lambda: _start(run, config))
-    decided = processes.lead(lambda: _decided(run, config, device, start, state))
+    decided = processes.lead(lambda: decide(run, config, device, start, state))
     chosen, sides, plan, classes = decided.chosen, decided.sides, decided.plan, decided.classes
     items, digests = yield from prepared(
         "scan",
@@ -113,36 +109,6 @@ def _events(run: Run, config: FinetuneConfig, processes: Processes) -> Iterator[
     yield from Loop(run, config, task, state, processes)
 
 
-@dataclass(frozen=True)
-class _Decided:
-    """What a run learns from, and what it trains."""
-
-    chosen: tuple[Case, ...]
-    sides: dataset.Sides
-    plan: Plan
-    spec: NetworkSpec
-    classes: dict[int, str]
-    notes: list[str]
-
-
-def _decided(
-    run: Run, config: FinetuneConfig, device: torch.device, start: Checkpoint | None, state: dict[str, Any] | None
-) -> _Decided:
-    cases = dataset.read_cases(run, config)
-    chosen, sides = dataset.read_sides(run, cases) or _choose(config, cases)
-    classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
-    if state is None:
-        plan, depth = _plan(config, chosen, start)
-        spec = with_blocks(plain_network(config, plan, depth, device, len(classes), start), config)
-    else:
-        classes = {int(value): name for value, name in state["task"]["classes"].items()}
-        plan = Plan.model_validate(state["task"]["plan"])
-        spec = NetworkSpec.model_validate(state["task"]["network"])
-    if config.method is not None:
-        config.method.maps_read(spec)  # refuses what does not fit, before the work
-    return _Decided(chosen, sides, plan, spec, classes, notes)
-
-
 def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
     """The model to start from; the run keeps it, to go on and to be repeated without the run that it is of."""
     if config.start is None:
@@ -152,32 +118,6 @@ def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
     model = load_model(find_checkpoint(config.start))
     model.save(kept)
     return model
-
-
-def _choose(config: FinetuneConfig, cases: Cases) -> tuple[tuple[Case, ...], dataset.Sides]:
-    sides = dataset.divide(config, cases)
-    if not sides.train:
-        raise UserError(
-            f"{cases.folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
-            "labels or masks, named like their scans, or set aside fewer patients for validation and test."
-        )
-    if config.labelled is None:
-        return sides.train, sides
-    if config.labelled > len(sides.train):
-        raise UserError(f"{config.labelled} labelled cases were asked for; the training side has {len(sides.train)}.")
-    return dataset.first_labelled(sides.train, config.labelled, config.seed), sides
-
-
-def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | None) -> tuple[Plan, int]:
-    """The start's plan where there is one: its weights know this spacing and these intensities."""
-    if start is None:
-        return make_plan(dataset.read_volumes(chosen, config.channel), config.dims, config.patch, config.depth)
-    if set(start.plan.spacing) == {None}:  # weights that say nothing of crops
-        own, _ = make_plan(dataset.read_volumes(chosen, config.channel), "2d", config.patch, start.network.depth)
-        kept = start.plan.model_dump(include={"channels", "spacing", "intensities"})
-        return Plan(**{**own.model_dump(), **kept}), start.network.depth
-    patch = config.patch or start.plan.patch
-    return Plan(**{**start.plan.model_dump(), "patch": patch}), start.network.depth
 
 
 def _judge_by_slices(items: list[Item], fraction: float) -> tuple[list[Item], list[Item], str]:
@@ -194,7 +134,7 @@ class _Finetuning(Task):
     def __init__(
         self,
         config: FinetuneConfig,
-        decided: _Decided,
+        decided: Decided,
         items: tuple[list[Item], list[Item]],
         start: Checkpoint | None,
         device: torch.device,

@@ -72,6 +72,14 @@ def test_events_are_read_on_from_where_one_stopped_and_half_a_line_waits(run: Ru
     assert [event.kind for event in run.events(offset)[0]] == ["stepped"]
 
 
+@pytest.mark.parametrize("length", [10, 5000, 300_000])
+def test_the_last_event_may_be_long(length: int, run: Run) -> None:
+    run.answer()
+    run.append(EVENTS[0])
+    run.append(Failed(step=5, message="x" * length))
+    assert (run.state, run.message) == ("failed", "x" * length)
+
+
 def test_all_that_is_said_but_the_steps_is_flushed_to_the_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda _: flushed.append(len(run.events()[0])))

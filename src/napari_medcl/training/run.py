@@ -134,7 +134,10 @@ class Run:
             size = (self.folder / "events.jsonl").stat().st_size
         except FileNotFoundError:
             return None
-        events, _ = self.events(max(0, size - _TAIL_BYTES))
+        tail, events = _TAIL_BYTES, self.events(max(0, size - _TAIL_BYTES))[0]
+        while not events and tail < size:  # it is a long one, such as an error in very many words
+            tail *= 8
+            events, _ = self.events(max(0, size - tail))
         return events[-1] if events else None
 
     def append(self, event: Event) -> None:

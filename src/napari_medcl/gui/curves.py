@@ -62,6 +62,8 @@ class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
         item.showGrid(x=True, y=True, alpha=0.2)
         item.setDownsampling(auto=True, mode="peak")
         item.setClipToView(True)
+        for side in ("left", "bottom"):
+            item.getAxis(side).setStyle(maxTickLevel=0)  # a line for every small tick takes longest of all to draw
         item.ctrlMenu.setParent(self, item.ctrlMenu.windowFlags())  # pyqtgraph leaves it without, for ever
         corner = (-5, -5) if fraction else (-5, 5)  # losses fall, and what is a fraction rises
         self._legend = None if beside else item.addLegend(offset=corner, labelTextSize="8pt")

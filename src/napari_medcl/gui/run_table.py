@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableView
+from qtpy.QtCore import QSize, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtGui import QStandardItem, QStandardItemModel
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from napari_medcl.gui.signs import sign
 from napari_medcl.training.history import duration
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qtpy.QtGui import QResizeEvent
-    from qtpy.QtWidgets import QStyleOptionViewItem
 
     from napari_medcl.training.overview import Brief
 
 _STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 _WORDS = {"dead": "died"}
 """States that are not called what they are in the folder."""
-_KEY = Qt.ItemDataRole.UserRole
+_KEY, _FOLDER = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
+_SHORT = 9
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def what(brief: Brief) -> str:
 def left(brief: Brief) -> str:
     """How far a run is and how long it takes, or whom it waits for."""
     if brief.ahead and brief.state == "queued":
-        return f"after {brief.ahead[0]}"
+        name = brief.ahead[0]
+        return f"after {name}" if len(name) <= _SHORT else f"after …{name[-_SHORT:]}"
     done = f"{int(100 * brief.progress)} %" if 0 < brief.progress < 1 else ""
     return f"{done}, {duration(brief.remaining_s)}" if brief.alive and brief.remaining_s is not None else done
 
@@ -56,7 +58,7 @@ _COLUMNS = (
     _Column("Run", "The name of the run's folder", lambda brief: brief.run.name, lambda brief: brief.run.name),
     _Column(
         "State", "How it stands with the run", lambda brief: _WORDS.get(brief.state, brief.state),
-        lambda brief: (not brief.alive, brief.state), "stopping",
+        lambda brief: f"{'0' if brief.alive else '1'} {brief.state}", "stopping",
     ),
     _Column("Method", "The stage, and the method that it learns by", what, what, "pre-training, SuperCL"),
     _Column("Data", "What it learns from", lambda brief: brief.data, lambda brief: brief.data, "hippocampus"),
@@ -66,7 +68,7 @@ _COLUMNS = (
         lambda brief: -1.0 if brief.dice is None else brief.dice, "0.000",
     ),
     _Column(
-        "Progress", "What is done, and the time that is left", left, lambda brief: brief.progress, "99 %, 59 min"
+        "Progress", "What is done, and the time that is left", left, lambda brief: brief.progress, "after …une-ACDC"
     ),
     _Column(
         "Began", "When it was started", lambda brief: time.strftime("%Y-%m-%d %H:%M", time.localtime(brief.began)),
@@ -78,77 +80,52 @@ _GIVE_WAY = (_BEGAN, _DATA, _WHAT)
 _NAME_CHARACTERS = 16
 
 
-class _Runs(QAbstractTableModel):  # type: ignore[misc]
-    """One row a run; a row stays that of its run."""
+class _Runs(QStandardItemModel):  # type: ignore[misc]
+    """One row a run; a row stays that of its run.
+
+    The cells are kept in Qt's own model: it is painted and sorted without a word of Python, so that a thread which
+    reads the runs never holds the painting up.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.briefs: list[Brief] = []
+        super().__init__(0, len(_COLUMNS))
+        self.briefs: dict[str, Brief] = {}
+        for number, column in enumerate(_COLUMNS):
+            self.setHorizontalHeaderItem(number, QStandardItem(column.title))
+            self.horizontalHeaderItem(number).setToolTip(column.about)
 
-    def rowCount(self, _: QModelIndex | None = None) -> int:  # noqa: N802
-        """How many runs there are."""
-        return len(self.briefs)
-
-    def columnCount(self, _: QModelIndex | None = None) -> int:  # noqa: N802
-        """How much is told of each."""
-        return len(_COLUMNS)
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = 0) -> Any:  # noqa: N802
-        """The titles."""
-        if orientation == Qt.Orientation.Horizontal:
-            column = _COLUMNS[section]
-            return {Qt.ItemDataRole.DisplayRole: column.title, Qt.ItemDataRole.ToolTipRole: column.about}.get(role)
-        return None
-
-    def data(self, index: QModelIndex, role: int = 0) -> Any:
-        """What is told of a run."""
-        brief, column = self.briefs[index.row()], _COLUMNS[index.column()]
-        if role == Qt.ItemDataRole.DisplayRole:
-            return column.text(brief)
-        if role == _KEY:
-            return column.key(brief)
-        if role == Qt.ItemDataRole.DecorationRole and index.column() == _STATE:
-            return sign(brief.state)
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join(f"{one.title}: {text}" for one in _COLUMNS if (text := one.text(brief)))
-        return None
+    def folder(self, row: int) -> str:
+        """The folder of the run of a row."""
+        return str(self.item(row, _NAME).data(_FOLDER))
 
     def show(self, briefs: Sequence[Brief]) -> None:
         """Takes these runs and no others."""
-        new = {brief.run.folder: brief for brief in briefs}
-        for row in reversed(range(len(self.briefs))):
-            if self.briefs[row].run.folder not in new:
-                self.beginRemoveRows(QModelIndex(), row, row)
-                del self.briefs[row]
-                self.endRemoveRows()
-        for row, brief in enumerate(self.briefs):
-            if (now := new.pop(brief.run.folder)) != brief:
-                self.briefs[row] = now
-                self.dataChanged.emit(self.index(row, 0), self.index(row, len(_COLUMNS) - 1))
-        if new:
-            self.beginInsertRows(QModelIndex(), len(self.briefs), len(self.briefs) + len(new) - 1)
-            self.briefs += new.values()
-            self.endInsertRows()
+        before, new = self.briefs, {str(brief.run.folder): brief for brief in briefs}
+        self.briefs = {**before, **new}  # as long as there are rows of them, somebody may ask
+        for row in reversed(range(self.rowCount())):
+            if (folder := self.folder(row)) not in new:
+                self.removeRow(row)
+            elif new[folder] != before[folder]:
+                _fill([self.item(row, number) for number in range(len(_COLUMNS))], new[folder])
+        for folder, brief in new.items():
+            if folder not in before:
+                items = [QStandardItem() for _ in _COLUMNS]
+                items[_NAME].setData(folder, _FOLDER)
+                _fill(items, brief)
+                self.appendRow(items)
+        self.briefs = new
 
 
-class _Sorted(QSortFilterProxyModel):  # type: ignore[misc]
-    """By the keys of the columns; equal ones by their age."""
-
-    def lessThan(self, one: QModelIndex, other: QModelIndex) -> bool:  # noqa: N802
-        """Whether a run comes before another one."""
-        runs, key = self.sourceModel(), _COLUMNS[one.column()].key
-        first, second = runs.briefs[one.row()], runs.briefs[other.row()]
-        return bool((key(first), first.began) < (key(second), second.began))
-
-
-class _Cells(QStyledItemDelegate):  # type: ignore[misc]
-    """Names are told apart by their ends."""
-
-    def initStyleOption(self, option: QStyleOptionViewItem, index: QModelIndex) -> None:  # noqa: N802
-        """Leaves out the beginning of a name that is too long, and the middle of whom a run waits for."""
-        super().initStyleOption(option, index)
-        modes = {_NAME: Qt.TextElideMode.ElideLeft, _LEFT: Qt.TextElideMode.ElideMiddle}
-        option.textElideMode = modes.get(index.column(), Qt.TextElideMode.ElideRight)
+def _fill(items: list[QStandardItem], brief: Brief) -> None:
+    """Puts into the cells of a row what is told of a run."""
+    texts = [column.text(brief) for column in _COLUMNS]
+    if items[_STATE].text() != texts[_STATE]:
+        items[_STATE].setIcon(sign(brief.state))
+    for item, column, text in zip(items, _COLUMNS, texts, strict=True):
+        item.setText(text)
+        item.setData(column.key(brief), _KEY)
+    told = (f"{column.title}: {text}" for column, text in zip(_COLUMNS, texts, strict=True) if text)
+    items[_NAME].setToolTip("\n".join(told))
 
 
 class RunTable(QTableView):  # type: ignore[misc]
@@ -164,10 +141,11 @@ class RunTable(QTableView):  # type: ignore[misc]
         super().__init__()
         self._wanted: Path | None = None
         self._runs = _Runs()
-        sorted_ = _Sorted(self)
+        sorted_ = QSortFilterProxyModel(self)
         sorted_.setSourceModel(self._runs)
+        sorted_.setSortRole(_KEY)
         self.setModel(sorted_)
-        self.setItemDelegate(_Cells(self))
+        self.setTextElideMode(Qt.TextElideMode.ElideLeft)  # names are told apart by their ends
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -181,20 +159,22 @@ class RunTable(QTableView):  # type: ignore[misc]
         self.sortByColumn(_BEGAN, Qt.SortOrder.DescendingOrder)
 
         self.selectionModel().selectionChanged.connect(lambda *_: self.chosen.emit())
-        sorted_.dataChanged.connect(lambda *_: self.chosen.emit())
 
     def briefs(self) -> list[Brief]:
         """The runs that are chosen, as they stand."""
         rows = sorted(self.selectionModel().selectedRows(), key=lambda row: row.row())
-        return [self._runs.briefs[self.model().mapToSource(row).row()] for row in rows]
+        return [self._runs.briefs[self._runs.folder(self.model().mapToSource(row).row())] for row in rows]
 
     def show_briefs(self, briefs: Sequence[Brief]) -> None:
         """Shows these runs; those that are chosen stay so.
 
         At first, and when those are gone, a run that goes on is chosen, else the newest.
         """
-        choosing = not self._runs.briefs or bool(self.briefs())
+        before = self.briefs()
+        choosing = not self._runs.briefs or bool(before)
         self._runs.show(briefs)
+        if before and self.briefs() != before:
+            self.chosen.emit()
         if self._wanted is not None:
             self.choose(self._wanted)
         elif choosing and briefs and not self.briefs():
@@ -202,7 +182,7 @@ class RunTable(QTableView):  # type: ignore[misc]
 
     def choose(self, folder: Path) -> None:
         """Chooses a run, as soon as it is there."""
-        rows = [row for row, brief in enumerate(self._runs.briefs) if brief.run.folder == folder]
+        rows = [row for row in range(self._runs.rowCount()) if self._runs.folder(row) == str(folder)]
         self._wanted = None if rows else folder
         for row in rows:
             index = self.model().mapFromSource(self._runs.index(row, 0))

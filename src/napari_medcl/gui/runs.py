@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.overview import Brief
     from napari_medcl.training.run import Run
 
-_EVERY_MS = 1000
+_EVERY_MS = 2000
 _SIZES = [320, 480]
 _REST_MS = 400
 """A folder that is typed is looked at when the typing has rested so long."""

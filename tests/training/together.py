@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -40,7 +43,7 @@ def configs(data: Path, batch: int) -> dict[str, PretrainConfig | FinetuneConfig
         "supercl": PretrainConfig(method=SuperCL(), **both),
         "jcl": PretrainConfig(method=JCL(), **both),
         "pdcr": PretrainConfig(method=PDCR(), **both),
-        "plain": FinetuneConfig(network="attention", annotated="nonempty", **masks),
+        "plain": FinetuneConfig(annotated="nonempty", **masks),
         "patches": FinetuneConfig(method=PDCR(), uafs=True, **masks),
     }
 
@@ -114,6 +117,28 @@ def layers(data: Path, runs: Path) -> None:
         (runs / "layers").mkdir(parents=True)
 
 
+def type_in(config: PretrainConfig | FinetuneConfig, folder: Path) -> None:
+    """Types the command of a run."""
+    written = folder.with_suffix(".json")
+    written.write_text(config.model_dump_json())
+    stage = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
+    sys.argv = ["medcl", stage, "--config", str(written), "--run", str(folder)]
+    cli.main()
+
+
+def broken(data: Path, runs: Path) -> None:
+    """A command of which one process finds a scan that cannot be read: the second of validation."""
+    processes, copy = join("cpu"), runs / "data"
+    case = json.loads((runs / "plain" / "split.json").read_text("utf-8"))["val"][1]
+    if processes.leads:
+        shutil.copytree(data, copy)
+        (copy / "imagesTr" / f"{case}.nii.gz").write_bytes(b"no scan")
+    processes.gather(None)
+    with pytest.raises(SystemExit) as end:
+        type_in(configs(copy, 2)["plain"], runs / "broken")
+    assert end.value.code == (1 if processes.leads else 0)
+
+
 def disagreeing(data: Path, runs: Path) -> None:
     """A command of which one process runs out of memory."""
     if join("cpu").rank == 1:
@@ -125,14 +150,11 @@ def disagreeing(data: Path, runs: Path) -> None:
             return losses(task, batch)
 
         stage._Pretraining.losses = scarce  # type: ignore[method-assign]
-    written = runs / "disagreeing.json"
-    written.write_text(configs(data, 2)["supercl"].model_dump_json())
-    sys.argv = ["medcl", "pretrain", "--config", str(written), "--run", str(runs / "disagreeing")]
-    cli.main()
+    type_in(configs(data, 2)["supercl"], runs / "disagreeing")
 
 
 MORE: dict[str, Callable[[Path, Path], None]] = {
-    one.__name__: one for one in (paused, stopped, timed, without_gathering, without_norms, layers, disagreeing)
+    one.__name__: one for one in (paused, stopped, timed, without_gathering, without_norms, layers, broken, disagreeing)
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox
+from qtpy.QtWidgets import QApplication, QMainWindow, QMessageBox, QWidget
 
 from napari_medcl.gui import closing
 from napari_medcl.gui.closing import ClosingGuard
@@ -216,6 +216,7 @@ def test_many_runs_are_counted(viewer: Any, going: list[Run]) -> None:
 def test_widget_outside_a_window_has_no_guard(qtbot: QtBot) -> None:
     window = QMainWindow()
     qtbot.addWidget(window)
+    window.setCentralWidget(QWidget())
     assert ClosingGuard.of(window) is ClosingGuard.of(window) is not None
     box = QMessageBox()
     qtbot.addWidget(box)

@@ -6,8 +6,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QThread
-from qtpy.QtWidgets import QMainWindow, QMessageBox
+from qtpy.QtCore import QEvent, QObject, Qt, QThread
+from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
 
 from napari_medcl.errors import UserError
 from napari_medcl.gui.editors import tip
@@ -17,8 +17,6 @@ from napari_medcl.training.run import Run, list_runs
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from qtpy.QtWidgets import QWidget
 
     from napari_medcl.training.run import Request
 
@@ -83,8 +81,10 @@ def by_user(window: QMainWindow, event: QEvent) -> bool:
     A script calls `viewer.close()`, which closes the canvas before the window; or it runs while no event loop does,
     so that nobody could answer a question.
     """
-    canvas = window.centralWidget().layout().itemAt(0).widget()
-    return not canvas.isHidden() and (event.spontaneous() or QThread.currentThread().loopLevel() > 0)
+    canvas = window.centralWidget().findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly)
+    if any(widget.isHidden() for widget in canvas):
+        return False
+    return bool(event.spontaneous() or QThread.currentThread().loopLevel() > 0)
 
 
 def going_on(folders: Iterable[Path]) -> list[Run]:

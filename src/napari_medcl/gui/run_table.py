@@ -25,7 +25,7 @@ _STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 _WORDS = {"dead": "died"}
 """States that are not called what they are in the folder."""
 _KEY, _FOLDER = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
-_SHORT = 9
+_SHORT = 5
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ _COLUMNS = (
         lambda brief: -1.0 if brief.dice is None else brief.dice, "0.000",
     ),
     _Column(
-        "Progress", "What is done, and the time that is left", left, lambda brief: brief.progress, "after …une-ACDC"
+        "Progress", "What is done, and the time that is left", left, lambda brief: brief.progress, "99 %, 59 min  "
     ),
     _Column(
         "Began", "When it was started", lambda brief: time.strftime("%Y-%m-%d %H:%M", time.localtime(brief.began)),

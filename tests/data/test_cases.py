@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -274,12 +275,26 @@ class TestCases:
         with pytest.raises(UserError, match="no cases x"):
             cases.select(["a", "x"])
 
-    def test_fingerprint(self, tmp_path):
-        cases = self.folder(tmp_path)
-        before = cases.fingerprint()
-        assert before == find_cases(tmp_path).fingerprint()
+    def test_a_digest_goes_by_what_the_files_hold(self, tmp_path):
+        before = {case.id: case.digest() for case in self.folder(tmp_path, value=3)}
+        assert len(set(before.values())) == len(before)
+        path = tmp_path / "images" / "a.nii.gz"
+        os.utime(path, (1, 1))  # touched, or copied without its times
+        path.with_name("moved.nii.gz").write_bytes(path.read_bytes())
         scan(tmp_path / "images" / "b.nii.gz", value=7)
-        assert find_cases(tmp_path).fingerprint() != before
+        after = {case.id: case.digest() for case in find_cases(tmp_path)}
+        assert after["a"] == after["moved"] == before["a"]
+        assert after["b"] != before["b"]
+
+    def test_a_digest_takes_the_mask_in_and_names_a_file_that_is_gone(self, tmp_path):
+        scan(tmp_path / "images" / "a.nii.gz")
+        without = find_cases(tmp_path).cases[0]
+        scan(tmp_path / "labels" / "a.nii.gz")
+        with_mask = find_cases(tmp_path).cases[0]
+        assert with_mask.digest() != without.digest()
+        (tmp_path / "images" / "a.nii.gz").unlink()
+        with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read"):
+            with_mask.digest()
 
 
 COUNTS = {

@@ -35,7 +35,7 @@ class Clock:
     joined: float | None = None
     _before_s: float = 0.0
     _began: float = field(default_factory=time.monotonic)
-    _seen_s: float = 0.0
+    _seen_s: float | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -43,10 +43,10 @@ class Clock:
         return self._before_s + time.monotonic() - self._began
 
     def look(self, agree: Callable[[float], float]) -> None:
-        """Takes the time that the progress goes by until the next look.
+        """Sets the time that the progress goes by until the next look.
 
         Args:
-            agree: Gives the time of the process that leads, to which it is the own.
+            agree: Gives the time of the process that leads, of several that go by one clock.
         """
         if self.minutes is not None:
             self._seen_s = agree(self.elapsed_s)
@@ -54,7 +54,8 @@ class Clock:
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        by_time = 0.0 if self.minutes is None else self._seen_s / (60 * self.minutes)
+        seen_s = self.elapsed_s if self._seen_s is None else self._seen_s
+        by_time = 0.0 if self.minutes is None else seen_s / (60 * self.minutes)
         by_steps = 0.0 if self.steps is None else self.step / self.steps
         return min(1.0, max(by_steps, by_time))
 
@@ -89,9 +90,10 @@ class Clock:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a state; where more is to be done than was meant then, it is an extension."""
         self.step, self._before_s, self._began = state["step"], state["elapsed_s"], time.monotonic()
-        self._seen_s = self._before_s
         extended = (state["steps"], state["minutes"]) != (self.steps, self.minutes)
+        self._seen_s = self._before_s  # the same in all processes
         self.joined = self.progress if extended else state["joined"]
+        self._seen_s = None
 
 
 class Meter:

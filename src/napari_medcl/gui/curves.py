@@ -40,6 +40,13 @@ class Line:
         """The points of a curve as it is now."""
         return cls(np.array(curve.steps, np.float64), np.array(curve.values, np.float64))
 
+    def same(self, other: Line | None) -> bool:
+        """Whether there is nothing to draw anew."""
+        return other is not None and all(
+            np.array_equal(one, two, equal_nan=True)
+            for one, two in ((self.steps, other.steps), (self.values, other.values))
+        )
+
 
 class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
     """Named curves over the step.
@@ -54,6 +61,7 @@ class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
     def __init__(self, title: str, *, fraction: bool = False, beside: bool = False, theme: str = "dark") -> None:
         super().__init__(enableMenu=False)
         self._curves: dict[str, Any] = {}
+        self._lines: dict[str, Line] = {}
         self._numbers: dict[str, int] = {}
         self._title, self._beside, self._text = title, beside, ""
         item = self.getPlotItem()
@@ -101,10 +109,13 @@ class CurvePlot(pyqtgraph.PlotWidget):  # type: ignore[misc]
         for name in [*self._curves]:
             if name not in lines:
                 self.removeItem(self._curves.pop(name))
-                del self._numbers[name]
+                del self._numbers[name], self._lines[name]
         for name, line in lines.items():
+            if line.same(self._lines.get(name)):
+                continue
             if name not in self._curves:
                 self._curves[name] = self._add(name)
+            self._lines[name] = line
             self._curves[name].setData(
                 line.steps, line.values, symbol="o" if len(line.steps) <= _DOTS else None, symbolSize=5,
                 symbolBrush=self.pen(name).color(), symbolPen=None,

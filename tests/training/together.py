@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from napari_medcl import cli
 from napari_medcl.methods import JCL, PDCR, SuperCL
 from napari_medcl.methods.losses import contrast, supercl
 from napari_medcl.models.layers import over_processes
+from napari_medcl.training import loop
 from napari_medcl.training import pretrain as stage
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.events import Stepped
@@ -24,6 +25,7 @@ from napari_medcl.training.pretrain import pretrain
 from napari_medcl.training.processes import join
 from napari_medcl.training.resume import resume
 from napari_medcl.training.run import Run
+from napari_medcl.training.step import Stepper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,13 +160,32 @@ MORE: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+class Watched(Stepper):
+    """Lets the weights of all processes be compared when a run has ended."""
+
+    made: ClassVar[list[Watched]] = []
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.made.append(self)
+
+    @classmethod
+    def compare(cls) -> None:
+        for stepper in cls.made:
+            weights = torch.cat([weight.detach().flatten() for weight in stepper._parameters])
+            assert all(torch.equal(weights, others) for others in stepper._processes.gather(weights))
+        cls.made.clear()
+
+
 def main(data: Path, runs: Path, *names: str) -> None:
     known = configs(data, 2)
+    loop.Stepper = Watched  # type: ignore[misc]
     for name in names:
         if name in known:
             list(begin(known[name], runs / name))
         else:
             MORE[name](data, runs)
+        Watched.compare()
 
 
 if __name__ == "__main__":

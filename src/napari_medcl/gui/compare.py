@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.history import Curve, History
     from napari_medcl.training.run import Run
 
-_EVERY_MS = 1000
+_EVERY_MS = 2000
 _DICE = "Dice: "
 _MEAN = f"{_DICE}{MEAN}"
 _MOST = 12

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.history import History
     from napari_medcl.training.run import Run, State
 
-_EVERY_MS = 1000
+_EVERY_MS = 1500
 _STAGES = {"pretrain": "Pre-training", "finetune": "Fine-tuning"}
 _STATES = {
     "starting": "is starting",

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from napari_medcl.training.overview import Brief
     from napari_medcl.training.run import Run
 
-_EVERY_MS = 2000
+_EVERY_MS = 3000
+"""Where the viewer draws in software, each change of a text redraws the whole window, in 30 ms or more."""
 _SIZES = [320, 480]
 _REST_MS = 400
 """A folder that is typed is looked at when the typing has rested so long."""

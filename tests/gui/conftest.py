@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -18,7 +19,7 @@ except ImportError:
 os.environ["NAPARI_STRICT_QT"] = "1"
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -103,3 +104,29 @@ def answer(kind: type[Any], act: Callable[[Any], None]) -> Any:
     timer.timeout.connect(look)
     timer.start(10)
     return timer
+
+
+@pytest.fixture
+def alive() -> Iterator[Callable[[Run], Run]]:
+    """Lets runs go on: this process holds their locks."""
+    with ExitStack() as locks:
+
+        def hold(run: Run) -> Run:
+            locks.enter_context(run.locked())
+            return run
+
+        yield hold
+
+
+@pytest.fixture
+def open_runs(viewer: Any, qtbot: Any) -> Callable[[], Any]:
+    """Opens the dock Runs of the test's viewer and waits until it has looked."""
+
+    def opened() -> Any:
+        from tests.gui.listed import looked
+
+        _, dock = viewer.window.add_plugin_dock_widget("medcl", "Runs")
+        looked(dock, qtbot)
+        return dock
+
+    return opened

@@ -12,6 +12,7 @@ from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.errors import UserError
 from napari_medcl.methods import JCL, PDCR, Method, SuperCL
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.events import Started
 from napari_medcl.training.finetune import finetune
 from napari_medcl.training.pretrain import pretrain
 from napari_medcl.training.run import Run
@@ -31,7 +32,8 @@ def fine(folder: Path, run: Path, **settings: Any) -> tuple[Checkpoint, str]:
     events = list(finetune(FinetuneConfig(folder=folder, **SMALL | settings), run))
     found = Run(run).checkpoint
     assert found is not None
-    return Checkpoint.load(found), str(events[0].message)
+    started = next(event for event in events if isinstance(event, Started))
+    return Checkpoint.load(found), started.message
 
 
 def pre(folder: Path, run: Path, **settings: Any) -> Checkpoint:

@@ -205,7 +205,8 @@ def test_what_is_wrong_is_said(
 
 def test_several_processes_are_to_be_told_the_new_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_run(root / "one", STARTED, FINISHED)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     assert "name its folder with --run" in medcl("runs", "repeat", "one", fails=True)
 
 

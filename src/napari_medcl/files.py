@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_medcl.errors import UserError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 _PART = ".part-"
@@ -65,3 +68,28 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON."""
     with whole(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Writes a table as CSV; a cell is empty where a row has nothing, or None.
+
+    Args:
+        path: Where to; its folder is made.
+        rows: What stands in the columns by name.
+        columns: Those that come first, also where there is no row.
+
+    Raises:
+        UserError: The file cannot be written; one that was there is as it was.
+    """
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(names))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UserError(
+            f"The table {path} cannot be written: {error.strerror or error}. Close it in other programs, or choose a "
+            "folder that has space and may be written to."
+        ) from error

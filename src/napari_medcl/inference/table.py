@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from napari_medcl.errors import UserError
-from napari_medcl.files import whole
+from napari_medcl.files import write_rows
 from napari_medcl.inference.metrics import Scores
 
 if TYPE_CHECKING:
@@ -128,17 +126,7 @@ class Table:
             UserError: The file cannot be written; one that was there is as it was.
         """
         path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(_COLUMNS))
-                writer.writeheader()
-                writer.writerows(row.to_dict() for row in self.rows)
-        except OSError as error:
-            raise UserError(
-                f"The table {path} cannot be written: {error.strerror or error}. Close it in other programs, "
-                "or choose a folder that has space and may be written to."
-            ) from error
+        write_rows(path, [row.to_dict() for row in self.rows], _COLUMNS)
         return path
 
 

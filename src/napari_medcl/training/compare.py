@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medcl.errors import UserError
-from napari_medcl.files import whole
+from napari_medcl.files import write_rows
 from napari_medcl.methods.choices import METHODS
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.metrics import DICE, Metrics
@@ -77,7 +76,7 @@ def settings(run: Run) -> dict[str, Any]:
     Raises:
         UserError: It is no run folder.
     """
-    given = _flat({name: value for name, value in run.config.items() if name != "stage"})
+    given = flat({name: value for name, value in run.config.items() if name != "stage"})
     return {**_defaults(run.stage, given.get("method")), **given}
 
 
@@ -128,17 +127,7 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     Raises:
         UserError: The file cannot be written; one that was there is as it was.
     """
-    rows = [one.row() for one in records]
-    try:
-        with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise UserError(
-            f"The table {path} cannot be written: {error.strerror or error}. Choose a folder that is there, has space "
-            "and may be written to."
-        ) from error
+    write_rows(path, [one.row() for one in records])
 
 
 def shown(value: Any) -> str:
@@ -156,10 +145,10 @@ def _defaults(stage: Stage, method: str | None) -> dict[str, Any]:
     named = {str(one.model_fields["name"].default): one for one in METHODS}
     if method in named:
         usual["method"] = named[method](name=method).model_dump(mode="json")
-    return _flat(usual)
+    return flat(usual)
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those of the method by their names; the method itself by its own."""
     method = config.get("method")
     if not isinstance(method, dict):

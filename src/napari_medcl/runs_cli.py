@@ -97,8 +97,7 @@ def _further(run: Run) -> str:
     if run.state in ALIVE:
         return f"To end it: medcl runs pause {run.folder}, or stop in place of pause."
     if run.state == "finished":
-        more = "--minutes 10" if run.config.get("minutes") else "--steps 1000"
-        return f"To train on: medcl runs extend {run.folder} {more}"
+        return f"To train on: {run.to_extend}"
     return f"To go on: medcl runs resume {run.folder}"
 
 

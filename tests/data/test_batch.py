@@ -91,6 +91,23 @@ def test_position_is_the_middle_slice_in_its_volume() -> None:
     assert batch.position.max() <= 1
 
 
+def test_where_positions_count_the_crops_of_a_batch_lie_at_one_place_of_their_slices() -> None:
+    """Slices at near positions are alike only where one looks at the same part of them."""
+    shape = (10, 60, 50)
+    at = np.broadcast_to(np.arange(60 * 50, dtype=np.float32).reshape(1, 60, 50), shape)[None].copy()
+
+    def places(needs: Needs) -> tuple[int, int]:
+        """Different places inside a batch, and over all batches."""
+        drawn = loader([Item("a", at), Item("b", at)], needs, (8, 8), size=6)
+        corners = [drawn.draw().fixed[0][:, 0, 0, 0] for _ in range(12)]
+        return max(len(batch.unique()) for batch in corners), len(torch.cat(corners).unique())
+
+    inside, over_all = places(Needs(fixed=1, position=True))
+    assert inside == 1
+    assert over_all > 6
+    assert places(Needs(fixed=1))[0] > 1
+
+
 def test_the_same_seed_gives_the_same_batches_and_every_item_comes_once_a_round() -> None:
     items = [Item(str(n), coordinates((6, 16, 16)) + n) for n in range(4)]
     needs = Needs(fixed=2, free=2, position=True)

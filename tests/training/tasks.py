@@ -8,7 +8,7 @@ import torch
 
 from napari_medcl.data.batch import Batch
 from napari_medcl.training.events import Evaluated
-from napari_medcl.training.loop import Loop, Task, cosine, started
+from napari_medcl.training.loop import Loop, Task, started, warmed_up
 from napari_medcl.training.recorded import recorded, taken_up
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Falling(Task):
         return {"square": ((self.weight - 3) * batch.fixed[0]).square().mean()}
 
     def rate(self, progress: float) -> float:
-        return 0.1 * cosine(progress)
+        return 0.1 * warmed_up(progress)
 
     def checkpoint(self, step: int) -> Number:  # type: ignore[override]
         return Number(self.weight.item())

@@ -138,6 +138,29 @@ def test_a_timed_run_is_not_extended_by_steps(data: Path, tmp_path: Path) -> Non
         extend(tmp_path / "run", steps=10)
 
 
+def test_of_two_limits_both_are_put_off(data: Path, tmp_path: Path) -> None:
+    """The one that is left where it is would end the run at once."""
+    config = CONFIGS["plain"](data).model_copy(update={"steps": 4, "minutes": 30.0})
+    list(begin(config, tmp_path / "run"))
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match=rf"has two limits.*{run.to_extend}"):
+        extend(run.folder, steps=3)
+    assert run.to_extend.endswith("--steps 1000 --minutes 10")
+    events = list(extend(run.folder, steps=3, minutes=1))
+    assert events[-1].step == 7  # type: ignore[union-attr]
+
+
+def test_what_is_refused_leaves_the_run_as_it_was(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: object) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr("napari_medcl.training.resume.check", refuse)
+    before = finished.config
+    with pytest.raises(UserError, match="no"):
+        extend(finished.folder, steps=3)
+    assert finished.config == before
+
+
 def test_one_that_goes_on_is_not_extended(finished: Run) -> None:
     before = finished.config
     with finished.locked(), pytest.raises(UserError, match="run goes on already"):

@@ -116,6 +116,22 @@ def test_one_patient_is_judged_by_slices_and_that_is_said(blobs: Callable[..., P
     assert "too optimistic" in events[1].message
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_one_or_two_annotated_slices_are_enough(slices: int, blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs(scans=1, masks=1)
+    path = folder / "labelsTr" / "case_0.nii.gz"
+    mask = nib.load(path)
+    array = np.asarray(mask.dataobj).copy()
+    filled = np.flatnonzero(array.any((0, 1)))
+    array[:, :, filled[slices:]] = 0
+    nib.save(nib.Nifti1Image(array, mask.affine), path)
+    events = list(finetune(FinetuneConfig(folder=folder, dims="2d", annotated="nonempty", **SMALL), tmp_path / "run"))
+    assert events[-1].kind == "finished"
+    assert Run(tmp_path / "run").checkpoint is not None
+    assert any(event.kind == "evaluated" for event in events) == (slices > 1)
+    assert ("nothing measures it" in events[1].message) == (slices == 1)
+
+
 def test_folders_without_masks_are_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mask"):
         list(finetune(FinetuneConfig(folder=blobs(masks=0), **SMALL), tmp_path / "run"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from napari_medcl.data.batch import Item
 from napari_medcl.data.plan import make_plan
@@ -50,3 +51,12 @@ def test_held_out_slices_train_nothing() -> None:
     assert not set(train.annotated) & set(val.annotated)
     assert sorted([*train.annotated, *val.annotated]) == list(range(0, 20, 2))
     assert len(val.annotated) == 2
+
+
+@pytest.mark.parametrize(("slices", "held"), [(1, 0), (2, 1), (3, 1), (6, 1)])
+@pytest.mark.parametrize("fraction", [0, 0.2])
+def test_of_few_slices_one_is_held_out_unless_it_is_the_only_one(slices: int, held: int, fraction: float) -> None:
+    labels = np.full((9, 4, 4), IGNORE, np.uint8)
+    labels[:slices] = 1
+    train, val = hold_out_slices(Item("a", np.zeros((1, 9, 4, 4), np.float32), labels), fraction)
+    assert (len(train.annotated), len(val.annotated)) == (slices - held, held)

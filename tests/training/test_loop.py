@@ -35,8 +35,11 @@ def test_a_run_learns_measures_saves_and_ends(run: Run, config: PretrainConfig) 
     assert len(task.rates) == 40
     assert task.weight.item() == pytest.approx(3, abs=0.1)
     assert float(run.checkpoint.read_text()) == pytest.approx(3, abs=0.1)  # type: ignore[union-attr]
-    assert task.rates[0] == pytest.approx(0.1)
-    assert task.rates == sorted(task.rates, reverse=True)
+    assert task.rates[0] < 0.05 * max(task.rates)
+    assert max(task.rates) == pytest.approx(0.1)
+    after = task.rates[task.rates.index(max(task.rates)) :]
+    assert after == sorted(after, reverse=True)
+    assert len(after) > 36
 
 
 @pytest.mark.parametrize(("how", "measured"), [("stop", 1), ("pause", 0)])
@@ -54,7 +57,7 @@ def test_an_end_that_is_asked_for_comes_after_the_step_and_saves(
     assert isinstance(last, Paused) if how == "pause" else isinstance(last, Finished) and last.reason == "stopped"
     assert [event.kind for event in events].count("evaluated") == measured
     assert run.checkpoint is not None
-    assert [path.name[:14] for path in (run.folder / "checkpoints").glob("state-*")] == ["state-00000007"]
+    assert {path.name[:14] for path in (run.folder / "checkpoints").glob("state-*")} == {"state-00000007"}
 
 
 def test_time_ends_a_run_too(run: Run, config: PretrainConfig) -> None:

@@ -14,9 +14,11 @@ import torch
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.training import loop
-from napari_medcl.training.events import Resumed, Started
+from napari_medcl.training.events import Evaluated, Finished, Resumed, Started
+from napari_medcl.training.finetune import _Finetuning
 from napari_medcl.training.resume import resume
 from napari_medcl.training.run import Run, create
+from napari_medcl.training.state import read_state, write_state
 from tests.training.runs import CONFIGS, begin, end_at, numbers, same
 
 if TYPE_CHECKING:
@@ -137,6 +139,45 @@ def test_a_scan_that_was_removed_is_named(paused: Run, data: Path, tmp_path: Pat
         (tmp_path / f"{path.parent.name}-{path.name}").rename(path)
     list(resume(paused.folder))
     assert same(paused.folder, uninterrupted(data, tmp_path))
+
+
+def test_test_scans_that_are_away_for_a_while_stay_on_their_side(data: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    config = CONFIGS["plain"](data).model_copy(update={"test": 0.25})
+    end_at(begin(config, run.folder), run, 4, "pause")
+    sides = json.loads((run.folder / "split.json").read_text())
+    scan = data / "imagesTr" / f"{sides['test'][0]}.nii.gz"
+    scan.rename(tmp_path / scan.name)
+    (data / "labelsTr" / scan.name).rename(tmp_path / f"mask-{scan.name}")
+    list(resume(run.folder))
+    assert json.loads((run.folder / "split.json").read_text()) == sides
+
+
+def test_a_model_that_was_measured_at_a_stop_gives_way_to_better_ones_only(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, dice = Run(tmp_path / "run"), iter([0.5, 0.8, 0.6, 0.7, 0.6])
+    monkeypatch.setattr(_Finetuning, "_validation_dice", lambda self, predictor, item: [next(dice)] * 2)
+    end_at(begin(CONFIGS["plain"](data), run.folder), run, 5, "stop")
+    best = (run.checkpoints / "best.safetensors").read_bytes()
+    list(resume(run.folder))
+    assert [event.best for event in run.events()[0] if isinstance(event, Evaluated)] == [True, True, False, False]
+    assert (run.checkpoints / "best.safetensors").read_bytes() == best
+
+
+def test_a_state_of_another_kind_of_device_goes_on(data: Path, tmp_path: Path) -> None:
+    """The numbers that its source of random numbers would have given are not to be had here."""
+    run = Run(tmp_path / "run")
+    end_at(begin(CONFIGS["plain"](data), run.folder), run, 4, "pause")
+    state, _ = read_state(run.checkpoints)
+    assert state is not None
+    state["task"]["loader"]["views"] = torch.zeros(16, dtype=torch.uint8)
+    for path in run.checkpoints.glob("state-*"):
+        path.unlink()
+    write_state(run.checkpoints, 4, state)
+    events = list(resume(run.folder))
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "done"
 
 
 def test_scans_that_were_added_change_nothing(paused: Run, data: Path, tmp_path: Path) -> None:

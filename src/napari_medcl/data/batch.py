@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,8 @@ class Loader:
     def draw(self) -> Batch:
         """The next batch."""
         drawn = [self.items[self._next()] for _ in range(self.size * self.part.parts)]
-        chosen, corners = self.part.of(drawn), self.part.of([self._corner(item) for item in drawn])
+        place = self._places.random(2) if self._flat and self.needs.position else None
+        chosen, corners = self.part.of(drawn), self.part.of([self._corner(item, place) for item in drawn])
         image = self._crops([item.image for item in chosen], corners)
         labels = self._crops([item.labels for item in chosen], corners, IGNORE) if self.needs.labels else None
         regions = self._crops([item.superpixels for item in chosen], corners) if self.needs.superpixels else None
@@ -161,7 +163,10 @@ class Loader:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where another loader of the same items and settings was."""
         self._places.bit_generator.state = state["places"]
-        self._views.set_state(state["views"])
+        try:
+            self._views.set_state(state["views"])
+        except RuntimeError:  # the source of random numbers of another kind of device
+            self._views.manual_seed(zlib.crc32(state["views"].numpy().tobytes()))
         self._queue = list(state["queue"])
 
     def _next(self) -> int:
@@ -179,15 +184,20 @@ class Loader:
         size = tuple(int(np.ceil(n * _MARGIN / 2)) * 2 for n in self.plan.patch)
         return (1, *size) if self._flat else size
 
-    def _corner(self, item: Item) -> tuple[int, ...]:
-        """Where a crop begins: round a labelled voxel, or anywhere on what is annotated."""
+    def _corner(self, item: Item, place: NDArray[np.float64] | None = None) -> tuple[int, ...]:
+        """Where a crop begins: round a labelled voxel, or anywhere on what is annotated.
+
+        With a place, from 0 to 1 along both axes of a slice, the crop is there: slices at near positions are alike
+        only where one looks at the same part of them.
+        """
         if item.places and self._places.random() < _FOREGROUND:
             places = item.places[int(self._places.choice(list(item.places)))]
             middle = [int(value) for value in places[self._places.integers(len(places))]]
         else:
+            inside = self._places.random(2) if place is None else place
             middle = [
                 int(self._places.choice(item.annotated)),
-                *(int(self._places.integers(n)) for n in item.image.shape[2:]),
+                *(int(part * n) for part, n in zip(inside, item.image.shape[2:], strict=True)),
             ]
         return tuple(
             self._begin(m, n, size) for m, n, size in zip(middle, item.image.shape[1:], self._crop, strict=True)

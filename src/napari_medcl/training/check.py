@@ -14,12 +14,14 @@ from napari_medcl.foreign import load_model
 from napari_medcl.models import build
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.network import plain_network, with_blocks
-from napari_medcl.training.run import find_checkpoint
+from napari_medcl.training.run import Run, create, find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_medcl.checkpoint import Checkpoint
+    from napari_medcl.training.events import Stage
 
 _DIMS = {"auto": (2, 3), "2d": (2,), "3d": (3,)}
 _DEPTHS = (4, 3, 2, 1)
@@ -48,6 +50,17 @@ def check(config: PretrainConfig | FinetuneConfig) -> None:
             return
     assert refused is not None
     raise refused
+
+
+def begun(stage: Stage, config: PretrainConfig | FinetuneConfig, folder: Path) -> Run:
+    """Makes the folder of a new run, once its settings are seen to make sense.
+
+    Raises:
+        UserError: As `check`, or as `create`.
+    """
+    with Run(folder).answering():
+        check(config)
+        return create(stage, config.to_json(), folder)
 
 
 def _possible(config: PretrainConfig | FinetuneConfig, start: Checkpoint | None) -> tuple[Sequence[int], Sequence[int]]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _ADVANCED: JsonDict = {"advanced": True}
 
 
-class _Config(BaseModel):
-    """What both stages ask for. Fields that are None are chosen from the data and the device."""
+class Shared(BaseModel):
+    """What every use of a data folder asks for. Fields that are None are chosen from the data and the device."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,6 +68,27 @@ class _Config(BaseModel):
     depth: int | None = Field(
         None, ge=1, le=5, description="Poolings of the network (published: 4).", json_schema_extra=_ADVANCED
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Number format of the network's products; auto is the fastest that is safe.",
+        json_schema_extra=_ADVANCED,
+    )
+
+    @field_validator("folder", "split", "start", check_fields=False)
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """A run is watched and repeated from other folders than the one it was started in."""
+        return None if path is None else path.expanduser().absolute()
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values, by name."""
+        return self.model_dump(mode="json")
+
+
+class _Config(Shared):
+    """What both stages ask for."""
+
     batch: int | None = Field(None, ge=1, description="Crops in a step.", json_schema_extra=_ADVANCED)
     steps: int | None = Field(
         None, ge=1, description="Gradient steps; without them as many as fit into the time limit, or the default."
@@ -85,12 +106,6 @@ class _Config(BaseModel):
         description="The same seed on the same machine gives the same run.",
         json_schema_extra=_ADVANCED,
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="Number format of the network's products; auto is the fastest that is safe.",
-        json_schema_extra=_ADVANCED,
-    )
     tensorboard: bool = Field(
         False,
         title="TensorBoard",
@@ -101,20 +116,10 @@ class _Config(BaseModel):
 
     default_steps: ClassVar[int] = 1000
 
-    @field_validator("folder", "split", "start", check_fields=False)
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        """A run is watched and repeated from other folders than the one it was started in."""
-        return None if path is None else path.expanduser().absolute()
-
     @property
     def total_steps(self) -> int | None:
         """Steps that end the run; None where only time does."""
         return self.steps or (None if self.minutes else self.default_steps)
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration as it stands in `config.json`."""
-        return self.model_dump(mode="json")
 
 
 class PretrainConfig(_Config):
@@ -125,7 +130,7 @@ class PretrainConfig(_Config):
         0.01,
         title="Learning rate",
         gt=0,
-        description="Learning rate at the start (paper: 0.1, released scripts: 0.01).",
+        description="Highest learning rate (paper: 0.1, released scripts: 0.01).",
         json_schema_extra=_ADVANCED,
     )
 
@@ -147,6 +152,12 @@ class FinetuneConfig(_Config):
         title="Labelled cases",
         ge=1,
         description="Use the masks of so many training cases only, of as many patients as possible.",
+    )
+    labelled_by: Literal["case", "patient"] = Field(
+        "case",
+        title="Labelled counts",
+        description="What the number of labelled cases counts: cases, or patients with all of their cases.",
+        json_schema_extra=_ADVANCED,
     )
     annotated: Literal["all", "nonempty"] = Field(
         "all",

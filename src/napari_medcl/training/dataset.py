@@ -108,7 +108,8 @@ def keep(
     Returns:
         What to tell the user about data that have changed since the run began.
     """
-    write_sides(run, learned, sides)
+    if not (run.folder / _SPLIT).exists():
+        write_sides(run, learned, sides)
     write_json(run.folder / "environment.json", provenance)
     return changed(run, digests)
 
@@ -134,14 +135,37 @@ def _split(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Split:
 
 
 def first_labelled(cases: Sequence[Case], count: int, seed: int) -> tuple[Case, ...]:
-    """So many cases of as many patients as there are, in an order that only the seed and the names decide."""
+    """So many cases of as many patients as there are, in an order that only the seed and the names decide.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    if count > len(cases):
+        raise UserError(f"{count} labelled cases were asked for; the training side has {len(cases)}.")
     taken: Counter[str] = Counter()
     order = []
     for case in sorted(cases, key=lambda case: case.id):
-        digest = hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest()
-        order.append((taken[case.group], digest, case))
+        order.append((taken[case.group], _place(case, seed), case))
         taken[case.group] += 1
     return tuple(case for _, _, case in sorted(order, key=lambda entry: entry[:2])[:count])
+
+
+def first_patients(cases: Sequence[Case], count: int, seed: int) -> tuple[Case, ...]:
+    """The cases of so many patients, in the order of `first_labelled`; more patients hold those of fewer.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    order = sorted({_place(case, seed): case.group for case in cases}.items())
+    if count > len(order):
+        raise UserError(f"{count} labelled patients were asked for; the training side has {len(order)}.")
+    taken = {patient for _, patient in order[:count]}
+    return tuple(case for case in cases if case.group in taken)
+
+
+def _place(case: Case, seed: int) -> str:
+    """Where a case's patient stands in a random order."""
+    return hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest()
 
 
 def read_volumes(cases: Sequence[Case], channel: int | None) -> list[Volume]:

@@ -75,8 +75,8 @@ def _choose(config: FinetuneConfig, cases: Cases) -> tuple[tuple[Case, ...], dat
         )
     if config.labelled is None:
         return sides.train, sides
-    if config.labelled > len(sides.train):
-        raise UserError(f"{config.labelled} labelled cases were asked for; the training side has {len(sides.train)}.")
+    if config.labelled_by == "patient":
+        return dataset.first_patients(sides.train, config.labelled, config.seed), sides
     return dataset.first_labelled(sides.train, config.labelled, config.seed), sides
 
 

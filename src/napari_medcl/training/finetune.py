@@ -20,15 +20,15 @@ from napari_medcl.methods.losses.segmentation import segmentation_loss
 from napari_medcl.models import build
 from napari_medcl.models.layers import over_processes
 from napari_medcl.training import dataset
-from napari_medcl.training.check import check
+from napari_medcl.training.check import begun
 from napari_medcl.training.decided import Decided, decide
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
 from napari_medcl.training.items import hold_out_slices, labelled_item, prepared
-from napari_medcl.training.loop import Loop, Task, cosine, started
-from napari_medcl.training.processes import ALONE, Processes, join
+from napari_medcl.training.loop import Loop, Task, started, warmed_up
+from napari_medcl.training.processes import Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
-from napari_medcl.training.run import Run, create, find_checkpoint
+from napari_medcl.training.run import Run, find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from napari_medcl.training.config import FinetuneConfig
 
 _BATCH = {2: 12, 3: 2}
-_WARM_UP = 0.05
 _APPEARANCE = Appearance(p=0.2, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.15, blur=0.8)
 _MOVED = 0.9
 """Share of the crops that are turned, scaled or bent, and so interpolated; scans to be segmented are not."""
@@ -67,18 +66,13 @@ def finetune(config: FinetuneConfig, folder: Path, *, queue: bool = False) -> It
             tell, at once, and no folder is made.
     """
     processes = join(config.device)
-
-    def begun() -> Run:
-        with Run(folder).answering():
-            check(config)
-            return create("finetune", config.to_json(), folder)
-
-    return finetuning(processes.lead(begun), config, processes, queue=queue)
+    run = processes.lead(lambda: begun("finetune", config, folder))
+    return finetuning(run, config, processes, queue=queue)
 
 
 def finetuning(run: Run, config: FinetuneConfig, processes: Processes, *, queue: bool) -> Iterator[Event]:
     """The events of a run that begins, or goes on where its folder holds a state."""
-    device = (lambda: device_name(resolve_device(config.device))) if queue and processes is ALONE else None
+    device = (lambda: device_name(resolve_device(config.device))) if queue else None
     return recorded(run, lambda: _events(run, config, processes), device, processes)
 
 
@@ -123,11 +117,14 @@ def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
 def _judge_by_slices(items: list[Item], fraction: float) -> tuple[list[Item], list[Item], str]:
     """Without validation patients, some of the annotated slices choose the model."""
     pairs = [hold_out_slices(item, fraction) for item in items]
+    judged = [val for _, val in pairs if len(val.annotated)]
     note = (
         "No patient is left for validation: some annotated slices of the training scans choose the model "
         "instead, and their Dice is too optimistic"
+        if judged
+        else "No patient and no slice is left for validation: the last model is the result, and nothing measures it"
     )
-    return [train for train, _ in pairs], [val for _, val in pairs], note
+    return [train for train, _ in pairs], judged, note
 
 
 class _Finetuning(Task):
@@ -144,7 +141,7 @@ class _Finetuning(Task):
         self._config, self._start, self._provenance = config, start, provenance
         self._plan, self._classes, self.spec = decided.plan, decided.classes, decided.spec
         self._judged, self._processes = items[1], processes
-        self.evaluations = config.evaluations
+        self.evaluations = config.evaluations if items[1] else 0
         self.device, self.autocast = device, precision(device, config.precision)
         dims, classes = decided.plan.spatial_dims, decided.classes
         net = build(decided.spec)
@@ -191,9 +188,7 @@ class _Finetuning(Task):
         return terms
 
     def rate(self, progress: float) -> float:
-        if progress < _WARM_UP:
-            return self._config.rate * max(progress / _WARM_UP, 0.01)
-        return self._config.rate * cosine((progress - _WARM_UP) / (1 - _WARM_UP))
+        return self._config.rate * warmed_up(progress)
 
     def stepped(self) -> None:
         self._averaged.update_parameters(self._net)

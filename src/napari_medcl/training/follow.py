@@ -66,10 +66,13 @@ class Follower:
             self.history, self._offset = History(), 0
         file.seek(self._offset)
         while lines := file.readlines(_BLOCK):
-            if not lines[-1].endswith(b"\n"):
+            half = not lines[-1].endswith(b"\n")
+            if half:
                 lines.pop()  # half-written: it waits
             self._offset += sum(map(len, lines))
             self.history.add(_events(lines if self._curves else _thinned(lines)))
+            if half:
+                return
 
 
 def _thinned(lines: list[bytes]) -> list[bytes]:

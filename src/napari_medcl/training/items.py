@@ -107,11 +107,11 @@ def to_indices(array: NDArray[np.integer], classes: dict[int, str]) -> NDArray[n
 def hold_out_slices(item: Item, fraction: float) -> tuple[Item, Item]:
     """Divides one scan's annotated slices: every k-th one validates, the others train.
 
-    For when there is one patient only; what it says of other patients is little.
+    For when there is one patient only; what it says of other patients is little. One slice alone trains.
     """
     assert item.labels is not None
-    every = max(2, round(1 / max(fraction, 0.1)))
-    held = item.annotated[every // 2 :: every]
+    every, last = max(2, round(1 / max(fraction, 0.1))), len(item.annotated) - 1
+    held = item.annotated[min(every // 2, last) :: every] if last else item.annotated[:0]
     train, val = item.labels.copy(), np.full_like(item.labels, IGNORE)
     val[held] = item.labels[held]
     train[held] = IGNORE

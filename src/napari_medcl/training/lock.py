@@ -22,8 +22,12 @@ _STALE_S = 20.0
 """On another machine, a process that gave no sign of life for so long is gone."""
 _PATIENCE_S = 1.0
 """So long a lock is tried for: whoever looks whether it is held holds it for a moment."""
-_LOOK_S = 0.02
+_LOOK_S = 0.05
 """So long it is looked at: another one who looks at the same time is no holder."""
+
+
+class Taken(UserError):  # noqa: N818 - as Stopped
+    """Another process writes the folder."""
 
 
 def held(path: Path) -> bool:
@@ -76,9 +80,10 @@ class FolderLock:
         """Holds it, and gives signs of life.
 
         Raises:
-            UserError: Another process holds it, or the folder cannot be written.
+            Taken: Another process holds it.
+            UserError: The folder cannot be written.
         """
-        taken = UserError(f"Another process is training in {self._lock.parent}. Wait for it, or choose another folder.")
+        taken = Taken(f"Another process is training in {self._lock.parent}. Wait for it, or choose another folder.")
         if self.alive():
             raise taken
         lock = FileLock(self._lock, thread_local=False)  # a run may be ended from another thread than it began in
@@ -88,6 +93,8 @@ class FolderLock:
         except Timeout:
             raise taken from None
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._owner.unlink()
             lock.release()
             raise UserError(f"The run folder {self._lock.parent} cannot be written: {error}.") from error
         ended = threading.Event()

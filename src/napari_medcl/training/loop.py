@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from napari_medcl.training.run import Request, Run
 
 _SAVE_EVERY_S = 60.0
+_WARM_UP = 0.05
+"""Part of a run in which the learning rate rises."""
 _JOIN = 0.05
 """Part of an extension in which the learning rate rises from 0 to that of the longer schedule."""
 
@@ -80,9 +82,11 @@ class Task(ABC):
         return Evaluated(step=step, dice={}, mean=math.nan, best=False)
 
 
-def cosine(progress: float) -> float:
-    """From 1 to 0 along half a cosine."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
+def warmed_up(progress: float) -> float:
+    """The share of the learning rate: up to 1 in a straight line, then to 0 along half a cosine."""
+    if progress < _WARM_UP:
+        return max(progress / _WARM_UP, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
 
 
 def started(run: Run, config: PretrainConfig | FinetuneConfig, task: Task, cases: int, message: str) -> Started:
@@ -162,7 +166,7 @@ class Loop:
         return self._processes.same(self._run.asked() if self._processes.leads else None)
 
     def _end(self, pause: bool) -> Iterator[Event]:
-        """Ends before the last step. What is measured now is no part of the state: the run may go on some day."""
+        """Ends before the last step. The state is safe before the model is measured, which takes long."""
         step = self._clock.step
         yield self._save()
         if pause:
@@ -170,6 +174,7 @@ class Loop:
             return
         if self._task.evaluations and step:
             yield from self._writer.evaluate(step)
+            yield self._save()  # with what was measured: a later and worse model is not to take the best one's place
         yield Finished(step=step, reason="stopped", message=self._told())
 
     def _step(self) -> Iterator[Event]:

@@ -13,7 +13,7 @@ from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.models import NetworkSpec, build
 from napari_medcl.models.layers import over_processes
-from napari_medcl.training.check import check
+from napari_medcl.training.check import begun
 from napari_medcl.training.dataset import (
     Sides,
     divide,
@@ -24,11 +24,10 @@ from napari_medcl.training.dataset import (
 )
 from napari_medcl.training.environment import environment
 from napari_medcl.training.items import prepared, unlabelled_item
-from napari_medcl.training.loop import Loop, Task, cosine, started
+from napari_medcl.training.loop import Loop, Task, started, warmed_up
 from napari_medcl.training.network import plain_network
-from napari_medcl.training.processes import ALONE, Processes, join
+from napari_medcl.training.processes import Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
-from napari_medcl.training.run import Run, create
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from napari_medcl.data.views import Part
     from napari_medcl.training.config import PretrainConfig
     from napari_medcl.training.events import Event
+    from napari_medcl.training.run import Run
 
 _BATCH = {2: 16, 3: 4}
 
@@ -60,18 +60,13 @@ def pretrain(config: PretrainConfig, folder: Path, *, queue: bool = False) -> It
             tell, at once, and no folder is made.
     """
     processes = join(config.device)
-
-    def begun() -> Run:
-        with Run(folder).answering():
-            check(config)
-            return create("pretrain", config.to_json(), folder)
-
-    return pretraining(processes.lead(begun), config, processes, queue=queue)
+    run = processes.lead(lambda: begun("pretrain", config, folder))
+    return pretraining(run, config, processes, queue=queue)
 
 
 def pretraining(run: Run, config: PretrainConfig, processes: Processes, *, queue: bool) -> Iterator[Event]:
     """The events of a run that begins, or goes on where its folder holds a state."""
-    device = (lambda: device_name(resolve_device(config.device))) if queue and processes is ALONE else None
+    device = (lambda: device_name(resolve_device(config.device))) if queue else None
     return recorded(run, lambda: _events(run, config, processes), device, processes)
 
 
@@ -158,7 +153,7 @@ class _Pretraining(Task):
         return cast("dict[str, Tensor]", self._module(batch))
 
     def rate(self, progress: float) -> float:
-        return self._config.rate * cosine(progress)
+        return self._config.rate * warmed_up(progress)
 
     def checkpoint(self, step: int) -> Checkpoint:
         return Checkpoint(

@@ -33,7 +33,8 @@ def recorded(
     Args:
         run: The run.
         events: What happens in it.
-        device: Names the device whose queue it waits in; None: it goes on beside whatever runs there.
+        device: Names the device whose queue it waits in; None: it goes on beside whatever runs there, as do processes
+            that train together.
         processes: Those that train together.
 
     Raises:
@@ -43,7 +44,7 @@ def recorded(
         processes.lead(lambda: _begin(run, held))
         try:
             with _journal(run, processes) as write:
-                for event in _in_turn(run, events, device):
+                for event in _in_turn(run, events, device if processes is ALONE else None):
                     write(event)
                     yield event
         except Elsewhere:

@@ -48,7 +48,7 @@ def resume(folder: Path, *, queue: bool = False) -> Iterator[Event]:
     def ready() -> None:
         _refuse(run)
         if _is_done(run):
-            raise UserError(f"{run.name} has finished. To train on, extend it: medcl runs extend {folder} --steps 1000")
+            raise UserError(f"{run.name} has finished. To train on, extend it: {run.to_extend}")
 
     return _go(run, run, ready, queue)
 
@@ -76,9 +76,10 @@ def extend(
 
     def ready() -> None:
         _refuse(run)
-        longer = _longer(run, _config(run), steps, minutes).to_json()
-        with writing(folder):
-            write_json(folder / "config.json", {"stage": run.stage, **longer})
+        longer = _longer(run, _config(run), steps, minutes)
+        _check(run, longer)
+        with run.locked(), writing(folder):
+            write_json(folder / "config.json", {"stage": run.stage, **longer.to_json()})
 
     return _go(run, run, ready, queue)
 
@@ -127,10 +128,14 @@ def _go(source: Run, run: Run, ready: Callable[[], None], queue: bool) -> Iterat
 def _called(run: Run, ready: Callable[[], None]) -> PretrainConfig | FinetuneConfig:
     ready()
     config = _config(run)
-    kept = {"start": run.start_model} if run.start_model.is_file() else {}
-    check(config.model_copy(update=kept))
+    _check(run, config)
     run.call()
     return config
+
+
+def _check(run: Run, config: PretrainConfig | FinetuneConfig) -> None:
+    """Refuses settings that make no run; the model to start from is the one that the run has kept."""
+    check(config.model_copy(update={"start": run.start_model} if run.start_model.is_file() else {}))
 
 
 def _config(run: Run) -> PretrainConfig | FinetuneConfig:
@@ -178,6 +183,8 @@ def _longer(
         raise UserError(f"{run.name} is timed, {config.minutes:g} min. Extend it by --minutes.")
     if minutes and config.minutes is None:
         raise UserError(f"{run.name} is counted in steps, {config.total_steps} of them. Extend it by --steps.")
+    if config.steps and config.minutes and not (steps and minutes):
+        raise UserError(f"{run.name} has two limits, and either ends it. Extend both: {run.to_extend}")
     more: dict[str, Any] = {}
     if steps and config.total_steps is not None:
         more["steps"] = config.total_steps + steps

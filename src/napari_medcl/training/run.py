@@ -71,8 +71,9 @@ class Run:
     @property
     def state(self) -> State:
         """How it stands with the run, as its folder tells."""
+        alive = self.is_alive()  # asked first: a run says its last word before it lets go of its lock
         last = self.last_event()
-        if self.is_alive():
+        if alive:
             if asked := self.asked():
                 return "pausing" if asked == "pause" else "stopping"
             return "queued" if isinstance(last, Waiting) else "running"
@@ -86,6 +87,17 @@ class Run:
             case Failed():
                 return "failed"
         return "dead"
+
+    @property
+    def to_extend(self) -> str:
+        """The command that lets it train on beyond what was asked for: whatever limits it has are put off.
+
+        Raises:
+            UserError: As `config`.
+        """
+        asked = self.config
+        more = [word for name, word in (("steps", "--steps 1000"), ("minutes", "--minutes 10")) if asked.get(name)]
+        return f"medcl runs extend {self.folder} {' '.join(more or ['--steps 1000'])}"
 
     @property
     def checkpoints(self) -> Path:
@@ -287,9 +299,12 @@ def default_root() -> Path:
 
 
 def list_runs(root: Path) -> list[Run]:
-    """The runs of a folder, newest first; a folder that is not there or cannot be read has none."""
+    """The runs of a folder, newest first; a folder that is not there or cannot be read has none.
+
+    A folder in it that may not be entered is passed over.
+    """
     try:
-        found = [entry for entry in root.iterdir() if (entry / "config.json").is_file()]
+        found = [entry for entry in root.iterdir() if os.path.isfile(entry / "config.json")]  # noqa: PTH113 - never raises
     except OSError:
         return []
     return [Run(folder) for folder in sorted(found, key=lambda folder: folder.name, reverse=True)]

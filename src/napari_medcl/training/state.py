@@ -62,7 +62,7 @@ def read_state(folder: Path) -> tuple[Nested | None, list[str]]:
                 return _unpacked(data), told
         path.rename(path.with_suffix(".damaged"))
         told.append(f"The saved state {path} is damaged; the run goes on from the one before.")
-    if told:
+    if told or any(folder.glob("state-*.damaged")):
         raise UserError(
             f"The saved states in {folder} are damaged, and the run cannot go on. Its models are beside them; start a "
             f"new run with the same settings: medcl runs repeat {folder.parent}"

@@ -81,7 +81,8 @@ class Stepper:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a state."""
         self._task.optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # it is empty where the number format needed none
+            self._scaler.load_state_dict(state["scaler"])
         self._parts = state["parts"]
 
     @property

@@ -38,6 +38,20 @@ def test_gradcheck_pixels(dims: int) -> None:
     assert torch.autograd.gradcheck(head, torch.randn(2, 1, *[2] * dims, dtype=torch.double, requires_grad=True))
 
 
-def test_gradcheck() -> None:
-    head = InstanceHead(3, 4, 2).double()
+def test_a_norm_tells_images_apart_that_have_nearly_all_in_common() -> None:
+    """In a new network the maps of all images are alike, and so would be the vectors that the loss compares."""
+    feature = 1 + 0.01 * torch.randn(16, 32, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def likeness(head: InstanceHead) -> float:
+        vectors = torch.nn.functional.normalize(head(feature), dim=1)
+        return float((vectors @ vectors.T)[~torch.eye(16, dtype=torch.bool)].mean().detach())
+
+    torch.manual_seed(0)
+    assert likeness(InstanceHead(32, 32, 16)) > 0.99
+    assert likeness(InstanceHead(32, 32, 16, norm=True)) < 0.8
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_gradcheck(norm: bool) -> None:
+    head = InstanceHead(3, 4, 2, norm=norm).double()
     assert torch.autograd.gradcheck(head, torch.randn(2, 3, 2, 2, dtype=torch.double, requires_grad=True))

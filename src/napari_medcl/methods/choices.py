@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 Stage = Literal["pretrain", "finetune"]
-_IMAGES = ("temperature", "projection")
+_IMAGES = ("temperature", "projection", "head_norm")
 """Settings of SuperCL that are of use without superpixels."""
 
 

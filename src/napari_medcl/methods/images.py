@@ -35,6 +35,13 @@ class ComparesImages(Method):
     temperature: float = Field(
         0.1, gt=0, description="Lower looks harder at what is most alike.", json_schema_extra=ADVANCED
     )
+    head_norm: bool = Field(
+        False,
+        title="Batch norm in the head",
+        description="Whether a batch norm stands in the head behind which images are compared; the loss between images "
+        "falls at once then.",
+        json_schema_extra=ADVANCED,
+    )
 
     def by_position(self, spatial_dims: int) -> bool:
         """A patch of a volume spans many slices, so that its position says little: alone where asked for."""

@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 
 
 class InstanceHead(nn.Module):
-    """One vector per image: global average → linear → ReLU → linear.
+    """One vector per image: global average → linear → batch norm, if asked for → ReLU → linear.
 
     Args:
         channels: Channels of the map it reads.
         hidden: Width between the two linear layers.
         outputs: Length of the vector.
+        norm: Whether the batch norm is there. It takes out what all images of the batch have in common, which in a new
+            network is nearly everything.
     """
 
-    def __init__(self, channels: int, hidden: int, outputs: int) -> None:
+    def __init__(self, channels: int, hidden: int, outputs: int, *, norm: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
+        between = [nn.BatchNorm1d(hidden)] if norm else []
+        self.layers = nn.Sequential(
+            nn.Linear(channels, hidden), *between, nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+        )
 
     def forward(self, feature: Tensor) -> Tensor:
         """Vectors (B, outputs) of a map (B, channels, *S), 2D or 3D."""

@@ -64,6 +64,7 @@ class _JoinedDropout(nn.Dropout):
 
 
 _JOINED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: _JoinedBatchNorm,
     nn.BatchNorm2d: _JoinedBatchNorm,
     nn.BatchNorm3d: _JoinedBatchNorm,
     nn.Dropout: _JoinedDropout,

@@ -96,8 +96,8 @@ class Pretraining(nn.Module):
         self._last = method.hands_on(net.spec)[-1]
         deep, shallow = net.spec.channels("bottleneck"), net.spec.channels(self._last)
         if method.instance:
-            self.auxiliary_instance = InstanceHead(deep, shallow, method.projection)
-            self.dominant_instance = InstanceHead(shallow, shallow, method.projection)
+            self.auxiliary_instance = InstanceHead(deep, shallow, method.projection, norm=method.head_norm)
+            self.dominant_instance = InstanceHead(shallow, shallow, method.projection, norm=method.head_norm)
         if method.dense:
             self.auxiliary_pixel = PixelHead(net.spec.spatial_dims, deep, shallow)
         self._net = (net,)  # in a tuple, not registered: what is left of its decoder is not trained

@@ -138,7 +138,9 @@ class Pretraining(nn.Module):
         self.method = method
         self.stages = nn.ModuleDict({name: net.get_submodule(name) for name in method.hands_on(net.spec)})
         width = net.spec.channels("bottleneck")
-        self.head = InstanceHead(width, width, method.projection) if method.instances else None
+        self.head = None
+        if method.instances:
+            self.head = InstanceHead(width, width, method.projection, norm=method.head_norm)
         self._net = (net,)  # in a tuple, not registered: its decoder is not trained
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

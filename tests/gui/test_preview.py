@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from napari._app_model import get_app_model
 from PIL import Image
 
 from napari_medcl.checkpoint import Checkpoint
@@ -212,6 +213,22 @@ def test_a_stroke_of_the_brush_counts_before_it_ends(viewer: Any, finetuning: Wa
     with layer.block_history():
         layer.paint((0, 2, 3), 2)
         assert finetuning.show() is not layer
+
+
+def test_a_copy_of_the_layer_is_the_users(viewer: Any, finetuning: Watched) -> None:
+    finetuning.row.case.setValue("case_0")
+    layer = finetuning.show()
+    viewer.layers.selection.active = layer
+    get_app_model().commands.execute_command("napari.layer.duplicate").result()
+    copy = viewer.layers[f"{layer.name} copy"]
+    viewer.layers.move(viewer.layers.index(copy), viewer.layers.index(layer))
+    copy.data_setitem((np.array([0]), np.array([2]), np.array([3])), 2)
+    painted = copy.data.copy()
+    assert copy in masks_of(viewer)
+    assert finetuning.show() is layer
+    np.testing.assert_array_equal(copy.data, painted)
+    viewer.layers.remove(copy)
+    assert asked_preview(finetuning.run) == "case_0"
 
 
 def test_another_case_gets_a_layer_of_its_own(viewer: Any, finetuning: Watched) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from napari_medcl.gui.view import Overlay
 
 HELPER = "helper"
-"""Mark, in the metadata, of layers that a dock added to show something: no scans and no masks."""
+"""Mark, in the metadata, of layers that a dock added to show something: no scans and no masks.
+
+True, or the `unique_id` of the layer: then a copy that the user makes of it is the user's.
+"""
 
 
 class Dock(QWidget):  # type: ignore[misc]
@@ -221,4 +224,4 @@ def masks_of(viewer: napari.Viewer) -> list[Any]:
 
 def is_helper(layer: Any) -> bool:
     """Whether a layer was added by a dock only to show something."""
-    return bool(layer.metadata.get("medcl", {}).get(HELPER))
+    return layer.metadata.get("medcl", {}).get(HELPER) in (True, layer.unique_id)

@@ -11,7 +11,7 @@ from napari.layers import Layer
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_medcl.errors import UserError
-from napari_medcl.gui.docks import Message, images_of
+from napari_medcl.gui.docks import HELPER, Message, images_of
 from napari_medcl.gui.editors import Choice, tip
 from napari_medcl.gui.preview_look import MARK, STEP, Opened, hand_over, look_for, mark_of, marked
 from napari_medcl.gui.watch import Watch
@@ -150,7 +150,9 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         active = layers.selection.active
         for one in scan:
             self._viewer.add_layer(Layer.create(*one))
-        layer = self._viewer.add_layer(Layer.create(*data))
+        layer = Layer.create(*data)
+        layer.metadata["medcl"][HELPER] = layer.unique_id
+        self._viewer.add_layer(layer)
         if data[2] == "labels":
             for edited in (layer.events.paint, layer.events.labels_update):
                 edited.connect(hand_over)

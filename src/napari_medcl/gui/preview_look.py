@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medcl.data.volume import Labels, Source, matching_source
 from napari_medcl.errors import UserError
-from napari_medcl.gui.docks import HELPER
+from napari_medcl.gui.docks import HELPER, is_helper
 from napari_medcl.gui.inputs import case_ids
 from napari_medcl.gui.layers import image_layers, labels_layer, source_of
 from napari_medcl.gui.reader import layers_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.run import Run
 
 MARK = "preview"
-"""In the metadata of a layer: the run and the case that it shows,"""
+"""In the metadata of a layer and of its copies: the run and the case that it shows,"""
 STEP = "step"
 """and the step after which it shows them."""
 _OPACITY = 0.6
@@ -148,7 +148,7 @@ def layer_of(preview: Preview, run: Run) -> LayerData:
         data, meta, kind = labels_layer(found, name)
     else:
         ((data, meta, kind),) = image_layers(found, name, opacity=_OPACITY)
-    meta["metadata"]["medcl"] |= {HELPER: True, MARK: mark_of(run, preview.case), STEP: preview.step}
+    meta["metadata"]["medcl"] |= {MARK: mark_of(run, preview.case), STEP: preview.step}
     return np.ascontiguousarray(data), meta, kind
 
 
@@ -164,6 +164,6 @@ def mark_of(run: Run, case: str) -> dict[str, str]:
 
 
 def marked(layer: Any) -> dict[str, str] | None:
-    """Of which preview a layer is the layer."""
+    """Of which preview a layer is the layer; a copy of that one is the user's."""
     found: dict[str, str] | None = layer.metadata.get("medcl", {}).get(MARK)
-    return found
+    return found if is_helper(layer) else None

@@ -79,6 +79,38 @@ def test_extension_is_asked_for_in_what_the_run_is_counted_in(
     assert commands == [["runs", "extend", str(run.folder), *told]]
 
 
+def test_runs_that_were_chosen_are_extended(
+    viewer: Any, open_runs: Any, runs: Path, commands: list[list[str]], qtbot: QtBot
+) -> None:
+    """The table may change while the dialog is open."""
+    run = a_run(runs, "1", "finetune", step(8), DONE, steps=8)
+    dock = open_runs()
+
+    def change(dialog: Any) -> None:
+        dock.actions.show_briefs([], runs)
+        dialog.accept()
+
+    waiting = answer(ExtensionDialog, change)
+    press(dock, "extend", qtbot)
+    assert not waiting.isActive()
+    assert [command[2] for command in commands] == [str(run.folder)]
+    qtbot.waitUntil(lambda: dock.actions.findChild(ExtensionDialog) is None)
+
+
+def test_nothing_else_is_begun_while_the_size_is_computed(
+    viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot
+) -> None:
+    a_run(runs, "1", "finetune", DONE)
+    dock = open_runs()
+    waiting = answer(QMessageBox, QMessageBox.reject)
+    with qtbot.waitSignal(dock.actions._sizing.ended):
+        dock.actions.buttons["delete"].click()
+        assert enabled(dock) == set()
+    assert not waiting.isActive()
+    assert "delete" in enabled(dock)
+    qtbot.waitUntil(lambda: dock.actions.findChild(QMessageBox) is None)
+
+
 def test_runs_that_are_counted_otherwise_are_not_extended_together(
     viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot
 ) -> None:

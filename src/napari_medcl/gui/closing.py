@@ -129,4 +129,5 @@ def ask(window: QMainWindow, runs: list[Run]) -> Any:
     box.setDefaultButton(buttons["leave"])
     box.setEscapeButton(buttons["cancel"])
     box.exec()
+    box.deleteLater()
     return next((name for name, button in buttons.items() if button is box.clickedButton()), "cancel")

@@ -101,10 +101,10 @@ class RunActions(QWidget):  # type: ignore[misc]
         for name, button in self.buttons.items():
             button.clicked.connect(lambda _=False, name=name: ask[name]())
         self._task.done.connect(self._done)
-        self._task.ended.connect(self._enable)
         self._sizing.done.connect(self._confirm)
         for task in (self._task, self._sizing):
             task.failed.connect(self.failed)
+            task.ended.connect(self._enable)
         self._enable()
 
     def show_briefs(self, briefs: list[Brief], root: Path) -> None:
@@ -113,7 +113,7 @@ class RunActions(QWidget):  # type: ignore[misc]
         self._enable()
 
     def _enable(self) -> None:
-        can = set() if self._task.running else possible(self._briefs)
+        can = set() if self._task.running or self._sizing.running else possible(self._briefs)
         for name, button in self.buttons.items():
             button.setEnabled(name in can)
 
@@ -135,9 +135,10 @@ class RunActions(QWidget):  # type: ignore[misc]
         self._do(resume, [one.run for one in self._briefs if one.state in ("paused", "stopped", "failed", "dead")])
 
     def _extend(self) -> None:
-        dialog = ExtensionDialog(self._briefs, self)
+        dialog, runs = ExtensionDialog(self._briefs, self), [brief.run for brief in self._briefs]
         if dialog.exec():
-            self._do(extend, [brief.run for brief in self._briefs], *dialog.value())
+            self._do(extend, runs, *dialog.value())
+        dialog.deleteLater()
 
     def _repeat(self) -> None:
         self._do(repeat, [(brief.run, brief.data) for brief in self._briefs], self._root)
@@ -147,6 +148,7 @@ class RunActions(QWidget):  # type: ignore[misc]
 
     def _delete(self) -> None:
         self._sizing.start(sizes, [brief.run for brief in self._briefs])
+        self._enable()
 
     def _confirm(self, found: tuple[list[Run], int]) -> None:
         runs, size = found
@@ -156,6 +158,7 @@ class RunActions(QWidget):  # type: ignore[misc]
         asked.exec()
         if asked.clickedButton() is button:
             self._do(delete_all, runs, self._root)
+        asked.deleteLater()
 
 
 def question(runs: list[Run], size: int) -> str:

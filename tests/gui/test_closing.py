@@ -117,6 +117,17 @@ def test_answer_does_not_count_where_the_window_stays_open_after_all(viewer: Any
     assert [run.asked() for run in going] == [None, None]
 
 
+def test_answer_does_not_count_when_a_script_closes_the_window_later(
+    viewer: Any, going: list[Run], qtbot: QtBot
+) -> None:
+    window = viewer.window._qt_window
+    waiting = answer(QMessageBox, partial(press, "Stop", []))
+    assert not window.findChild(ClosingGuard).eventFilter(window, Cross())
+    assert not waiting.isActive()
+    in_the_loop(viewer.close, qtbot)
+    assert [run.asked() for run in going] == [None, None]
+
+
 def test_script_that_closes_the_viewer_is_not_asked(
     viewer: Any, going: list[Run], asked: list[list[str]], qtbot: QtBot
 ) -> None:
@@ -189,8 +200,15 @@ def test_slow_share_does_not_hold_the_window(going: list[Run], runs: Path, monke
         return real(folder)
 
     monkeypatch.setattr(closing, "list_runs", slow)
-    assert [run.name for run in closing.going_on([runs, runs.parent / "share"])] == ["2", "1"]
+    assert [run.name for run in closing.going_on([runs.parent / "share", runs])] == ["2", "1"]
     assert stuck == [runs.parent / "share"]
+
+
+def test_all_of_many_runs_are_found(alive: Callable[[Run], Run], runs: Path) -> None:
+    names = [f"{number:02}" for number in range(14, 0, -1)]
+    for name in names:
+        alive(a_run(runs, name))
+    assert [run.name for run in closing.going_on([runs])] == names
 
 
 def test_request_to_a_run_that_is_gone_does_not_keep_the_window_open(viewer: Any, runs: Path, going: list[Run]) -> None:
@@ -204,13 +222,14 @@ def test_request_to_a_run_that_is_gone_does_not_keep_the_window_open(viewer: Any
     (runs.parent / "moved").rename(going[0].folder)
 
 
-def test_many_runs_are_counted(viewer: Any, going: list[Run]) -> None:
+def test_many_runs_are_counted(viewer: Any, going: list[Run], qtbot: QtBot) -> None:
     texts: list[str] = []
     waiting = answer(QMessageBox, partial(press, "Cancel", texts))
     assert closing.ask(viewer.window._qt_window, going * 6) == "cancel"
     assert not waiting.isActive()
     assert texts[0].startswith("12 runs go on:")
     assert texts[0].endswith("• and 4 more")
+    qtbot.waitUntil(lambda: viewer.window._qt_window.findChild(QMessageBox) is None)
 
 
 def test_widget_outside_a_window_has_no_guard(qtbot: QtBot) -> None:

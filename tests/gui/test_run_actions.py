@@ -7,9 +7,10 @@ import pytest
 from qtpy.QtWidgets import QMessageBox
 
 from napari_medcl.gui.extension import ExtensionDialog
-from napari_medcl.gui.run_actions import delete_all
 from napari_medcl.training import launch
+from napari_medcl.training.delete import delete
 from napari_medcl.training.events import Paused
+from napari_medcl.training.run import Run
 from tests.gui.conftest import a_run, answer
 from tests.gui.listed import DONE, cells, choose, enabled, looked, names, press, started, step
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
-
-    from napari_medcl.training.run import Run
 
 
 @pytest.fixture
@@ -155,12 +154,32 @@ def test_deleting_is_confirmed_and_live_runs_are_kept(
     assert dock.message.text() == "2 runs were deleted."
 
 
-def test_what_cannot_be_done_is_said(viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot) -> None:
+def test_what_is_wrong_with_one_run_keeps_no_other_from_its_action(
+    viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot
+) -> None:
+    for name in ("1", "2", "3"):
+        a_run(runs, name, "finetune", DONE)
+    dock = open_runs()
+    choose(dock, "1", "2", "3")
+    Run(runs / "2").call()
+    waiting = answer(QMessageBox, lambda box: next(one for one in box.buttons() if "Delete" in one.text()).click())
+    with qtbot.waitSignals([dock.actions.acted, dock.actions.failed]):
+        dock.actions.buttons["delete"].click()
+    assert not waiting.isActive()
+    assert dock.message.text() == "⚠ 2 was not deleted: it goes on. Stop it first. 2 runs were deleted."
+    qtbot.waitUntil(lambda: names(dock) == ["2"])
+
+
+def test_the_table_is_looked_at_again_where_nothing_could_be_done(
+    viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot
+) -> None:
     run = a_run(runs, "1", "finetune", DONE)
     dock = open_runs()
+    dock._watch._timer.setInterval(60_000)
     run.call()
-    dock.actions._do(delete_all, [run], runs)
+    dock.actions._do(partial(delete, root=runs), [run], "deleted")
     qtbot.waitUntil(lambda: "it goes on" in dock.message.text())
+    qtbot.waitUntil(lambda: cells(dock, "1")["State"] == "starting")
     assert run.folder.is_dir()
 
 

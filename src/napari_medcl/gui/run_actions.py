@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QUrl, Signal
@@ -11,16 +13,16 @@ from qtpy.QtWidgets import QGridLayout, QMessageBox, QPushButton, QWidget
 
 from napari_medcl.gui.editors import tip
 from napari_medcl.gui.extension import ExtensionDialog
-from napari_medcl.gui.tasks import Task
+from napari_medcl.gui.tasks import Task, in_words
 from napari_medcl.training import launch
 from napari_medcl.training.delete import delete, size_of
+from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from napari_medcl.training.overview import Brief
-    from napari_medcl.training.run import Request, Run
+    from napari_medcl.training.run import Request, State
 
 _BUTTONS = {
     "pause": ("Pause", "Ends the run after the step it is in; it can be resumed as if nothing had been."),
@@ -32,19 +34,24 @@ _BUTTONS = {
     "folder": ("Open folder", "Show the files of this run"),
     "delete": ("Delete…", "Deletes the run's folder with its models. A run that goes on must be stopped first."),
 }
+_STATES: dict[str, tuple[State, ...]] = {
+    "pause": ("starting", "queued", "running"),
+    "stop": ("starting", "queued", "running", "pausing"),
+    "resume": ("paused", "stopped", "failed", "dead"),
+}
+"""What can be done only with runs that it stands so with."""
 _ROW = 4
 _MOST_NAMES = 10
 
 
 def possible(briefs: Sequence[Brief]) -> set[str]:
     """What can be done with these runs."""
-    states = {brief.state for brief in briefs}
+    suits = {name: any(brief.state in states for brief in briefs) for name, states in _STATES.items()}
     known, ended = all(brief.stage for brief in briefs), not any(brief.alive for brief in briefs)
     alike = len({(brief.steps is None, brief.minutes is None) for brief in briefs}) == 1
     holds = {
-        "pause": bool(states & {"starting", "queued", "running"}),
-        "stop": bool(states & {"starting", "queued", "running", "pausing"}),
-        "resume": known and bool(states & {"paused", "stopped", "failed", "dead"}),
+        **suits,
+        "resume": known and suits["resume"],
         "extend": known and ended and alike,
         "repeat": known and bool(briefs),
         "apply": len(briefs) == 1 and briefs[0].stage == "finetune" and briefs[0].usable,
@@ -52,6 +59,21 @@ def possible(briefs: Sequence[Brief]) -> set[str]:
         "delete": bool(briefs) and ended,
     }
     return {name for name, held in holds.items() if held}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an action.
+
+    Attributes:
+        said: What was done, in words; empty where nothing was.
+        begun: The run that was started last, if any.
+        trouble: What went wrong.
+    """
+
+    said: str
+    begun: Run | None
+    trouble: str
 
 
 class RunActions(QWidget):  # type: ignore[misc]
@@ -72,7 +94,7 @@ class RunActions(QWidget):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._briefs: list[Brief] = []
-        self._root: Path | None = None
+        self._root = Path()
         self._task, self._sizing = Task(self), Task(self)
 
         # widgets
@@ -117,31 +139,38 @@ class RunActions(QWidget):  # type: ignore[misc]
         for name, button in self.buttons.items():
             button.setEnabled(name in can)
 
-    def _do(self, function: Callable[..., Any], *args: Any) -> None:
-        self._task.start(function, *args)
+    def _do(self, act: Callable[[Run], Run | None], runs: list[Run], done: str) -> None:
+        self._task.start(each, act, runs, done)
         self._enable()
 
-    def _done(self, told: tuple[str, Run | None]) -> None:
-        said, run = told
-        self.acted.emit(said)
-        if run is not None:
-            self.began.emit(run)
+    def _done(self, outcome: Outcome) -> None:
+        if outcome.said:
+            self.acted.emit(outcome.said)
+        if outcome.begun is not None:
+            self.began.emit(outcome.begun)
+        if outcome.trouble:
+            self.failed.emit(f"{outcome.trouble} {outcome.said}".strip())
+
+    def _those(self, what: str) -> list[Run]:
+        """The runs that something can be done with."""
+        return [brief.run for brief in self._briefs if brief.state in _STATES[what]]
 
     def _request(self, what: Request) -> None:
-        goes_on = {"pause": ("starting", "queued", "running"), "stop": ("starting", "queued", "running", "pausing")}
-        self._do(request, [brief.run for brief in self._briefs if brief.state in goes_on[what]], what)
+        self._do(partial(Run.ask, what=what), self._those(what), f"asked to {what}; it saves its model first")
 
     def _resume(self) -> None:
-        self._do(resume, [one.run for one in self._briefs if one.state in ("paused", "stopped", "failed", "dead")])
+        self._do(launch.start_again, self._those("resume"), "told to go on")
 
     def _extend(self) -> None:
         dialog, runs = ExtensionDialog(self._briefs, self), [brief.run for brief in self._briefs]
         if dialog.exec():
-            self._do(extend, runs, *dialog.value())
+            steps, minutes = dialog.value()
+            self._do(partial(launch.extend, steps=steps, minutes=minutes), runs, "told to train on")
         dialog.deleteLater()
 
     def _repeat(self) -> None:
-        self._do(repeat, [(brief.run, brief.data) for brief in self._briefs], self._root)
+        data = {brief.run: brief.data for brief in self._briefs}
+        self._do(partial(repeat, root=self._root, data=data), [*data], "repeated")
 
     def _open_folder(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._briefs[0].run.folder)))
@@ -157,7 +186,7 @@ class RunActions(QWidget):  # type: ignore[misc]
         asked.setDefaultButton(asked.addButton(QMessageBox.StandardButton.Cancel))
         asked.exec()
         if asked.clickedButton() is button:
-            self._do(delete_all, runs, self._root)
+            self._do(partial(delete, root=self._root), runs, "deleted")
         asked.deleteLater()
 
 
@@ -177,44 +206,31 @@ def in_bytes(size: int) -> str:
     return f"{max(1, round(size / 1e3))} kB"
 
 
-def request(runs: list[Run], what: Request, **_: Any) -> tuple[str, None]:
-    """Asks runs to pause or to stop."""
+def each(act: Callable[[Run], Run | None], runs: list[Run], done: str, **_: Any) -> Outcome:
+    """Does something with runs, one by one; what goes wrong with one keeps it from no other.
+
+    Args:
+        act: What to do; gives the run that it starts, if any.
+        runs: The runs.
+        done: What was done with them then, in words.
+    """
+    did, begun, troubles = [], None, []
     for run in runs:
-        run.ask(what)
-    return f"{_named(runs)} asked to {what}; it saves its model first.", None
+        try:
+            begun = act(run) or begun
+        except Exception as error:
+            troubles.append(in_words(error))
+        else:
+            did.append(run)
+    which = f"{did[0].name} was" if len(did) == 1 else f"{len(did)} runs were"
+    return Outcome(f"{which} {done}." if did else "", begun, " ".join(troubles))
 
 
-def resume(runs: list[Run], **_: Any) -> tuple[str, None]:
-    """Lets runs go on."""
-    for run in runs:
-        launch.start_again(run)
-    return f"{_named(runs)} told to go on.", None
-
-
-def extend(runs: list[Run], steps: int | None, minutes: float | None, **_: Any) -> tuple[str, None]:
-    """Lets runs train on beyond what was asked for."""
-    for run in runs:
-        launch.extend(run, steps=steps, minutes=minutes)
-    return f"{_named(runs)} told to train on.", None
-
-
-def repeat(runs: list[tuple[Run, str]], root: Path, **_: Any) -> tuple[str, Run]:
-    """Starts runs that do again what these did."""
-    again = [launch.repeat(run, launch.new_folder(root, run.stage, data)) for run, data in runs]
-    return f"Started: {', '.join(run.name for run in again)}.", again[-1]
+def repeat(run: Run, root: Path, data: dict[Run, str]) -> Run:
+    """Starts a run that does again what this one did."""
+    return launch.repeat(run, launch.new_folder(root, run.stage, data[run]))
 
 
 def sizes(runs: list[Run], **_: Any) -> tuple[list[Run], int]:
     """How much room runs take."""
     return runs, sum(map(size_of, runs))
-
-
-def delete_all(runs: list[Run], root: Path, **_: Any) -> tuple[str, None]:
-    """Deletes runs."""
-    for run in runs:
-        delete(run, root)
-    return f"{_named(runs)} deleted.", None
-
-
-def _named(runs: list[Run]) -> str:
-    return f"{runs[0].name} was" if len(runs) == 1 else f"{len(runs)} runs were"

@@ -103,7 +103,7 @@ class RunsDock(Dock):
         self.table.chosen.connect(self._follow)
         self.monitor.runChanged.connect(self.preview.follow)
         self.actions.acted.connect(self._acted)
-        self.actions.failed.connect(self.message.warn)
+        self.actions.failed.connect(self._failed)
         self.actions.began.connect(self.show_run)
         self.actions.applyAsked.connect(self._apply)
         self.viewer.events.theme.connect(self._follow_theme)
@@ -153,6 +153,13 @@ class RunsDock(Dock):
 
     def _acted(self, said: str) -> None:
         self.message.say(said)
+        self._look_again()
+
+    def _failed(self, said: str) -> None:
+        self.message.warn(said)
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._watch.now()
         self.monitor.look()
 

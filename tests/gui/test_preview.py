@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from napari._app_model import get_app_model
 from PIL import Image
+from qtpy.QtWidgets import QApplication
 
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.cases import find_cases
+from napari_medcl.errors import UserError
+from napari_medcl.gui import preview
 from napari_medcl.gui.docks import Dock, images_of, masks_of
 from napari_medcl.gui.inputs import Pair, write_inputs
 from napari_medcl.gui.layers import to_volume
@@ -62,6 +66,20 @@ class Watched:
 
     def until(self, kind: str) -> Any:
         return next(event for event in self.events if event.kind == kind)
+
+    def choose(self, case: str | None) -> None:
+        """Chooses a case and waits until the run is asked for it."""
+        self.row.case.setValue(case)
+        self.written()
+
+    def remove(self, layer: Any) -> None:
+        """Removes a layer and waits until the run knows."""
+        self.viewer.layers.remove(layer)
+        QApplication.processEvents()
+        self.written()
+
+    def written(self) -> None:
+        self.qtbot.waitUntil(lambda: not self.row._asking.running, timeout=WAIT_MS)
 
     def look(self) -> None:
         """Waits until the row has read what is new."""
@@ -116,7 +134,7 @@ def test_labels_appear_over_the_scan_and_follow_the_model(viewer: Any, finetunin
     assert sum(text.endswith("(validation)") for text in offered) == 1
     assert len(offered) == 5
     other = viewer.add_image(np.zeros((4, 5, 6)), name="other", scale=(1, 1, 1), units=["mm"] * 3)
-    row.case.setValue("case_2")
+    finetuning.choose("case_2")
     assert asked_preview(run) == "case_2"
     layer = finetuning.show()
     assert names(viewer) == ["other", "case_2", "preview case_2 (run)"]
@@ -150,7 +168,7 @@ def test_colours_appear_over_the_scan_and_follow_the_model(
     folder = blobs(masks=0, spacing=2.0)
     viewer.open(folder / "imagesTr" / "case_1.nii.gz", plugin="medcl")
     pretraining = watch(PretrainConfig(folder=folder, dims="2d", val=0, **SMALL))
-    pretraining.row.case.setValue("case_1")
+    pretraining.choose("case_1")
     layer = pretraining.show()
     assert names(viewer) == ["case_1", "preview case_1 (run)"]
     assert layer.rgb
@@ -178,20 +196,20 @@ def test_nobody_asks_and_nothing_comes(viewer: Any, finetuning: Watched) -> None
 
 
 def test_a_layer_that_was_removed_stays_away_until_it_is_asked_for(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     layer = finetuning.show()
-    viewer.layers.remove(layer)
-    assert finetuning.row.case.value() is None
+    finetuning.remove(layer)
     assert asked_preview(finetuning.run) is None
     finetuning.look()
+    assert finetuning.row.case.value() is None
     assert names(viewer) == ["case_0"]
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     assert finetuning.show() is not layer
     assert names(viewer) == ["case_0", "preview case_0 (run)"]
 
 
 def test_a_layer_that_was_painted_on_is_the_users(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     layer = finetuning.show()
     layer.data_setitem((np.array([0, 1]), np.array([2, 2]), np.array([3, 3])), 2)
     painted = layer.data.copy()
@@ -203,20 +221,70 @@ def test_a_layer_that_was_painted_on_is_the_users(viewer: Any, finetuning: Watch
     assert finetuning.show() is second
     assert names(viewer) == ["case_0", "preview case_0 (run)", "preview case_0 (run) [1]"]
     layer.undo()
-    viewer.layers.remove(layer)
+    finetuning.remove(layer)
     assert asked_preview(finetuning.run) == "case_0"
 
 
 def test_a_stroke_of_the_brush_counts_before_it_ends(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     layer = finetuning.show()
     with layer.block_history():
         layer.paint((0, 2, 3), 2)
         assert finetuning.show() is not layer
 
 
+def test_the_request_holds_when_the_viewer_closes(viewer: Any, finetuning: Watched) -> None:
+    finetuning.choose("case_0")
+    finetuning.show()
+    viewer.layers.clear()
+    viewer.window._qt_window.hide()
+    QApplication.processEvents()
+    finetuning.written()
+    assert asked_preview(finetuning.run) == "case_0"
+
+
+def test_a_layer_stays_away_where_that_cannot_be_written(
+    viewer: Any, finetuning: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run folder that may only be read."""
+    finetuning.choose("case_0")
+    layer = finetuning.show()
+
+    def refuse(*_: Any) -> None:
+        raise UserError("The run folder cannot be written.")
+
+    monkeypatch.setattr(preview, "ask_preview", refuse)
+    finetuning.remove(layer)
+    assert finetuning.row.message.text() == "⚠ The run folder cannot be written."
+    finetuning.until("previewed")
+    finetuning.look()
+    assert names(viewer) == ["case_0"]
+    monkeypatch.undo()
+    finetuning.choose(None)
+    finetuning.choose("case_0")
+    assert finetuning.show() in viewer.layers
+
+
+def test_the_last_choice_counts(finetuning: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a slow disk takes the one before at the same time."""
+    delays = iter([0.3, 0.0, 0.0])
+
+    def slow(run: Run, case: str | None) -> None:
+        time.sleep(next(delays))
+        ask_preview(run, case)
+
+    monkeypatch.setattr(preview, "ask_preview", slow)
+    began = time.monotonic()
+    for case in ("case_0", "case_1", "case_2"):
+        finetuning.row.case.setValue(case)
+    assert time.monotonic() - began < 0.3
+    finetuning.qtbot.waitUntil(lambda: asked_preview(finetuning.run) == "case_2", timeout=WAIT_MS)
+    finetuning.written()
+    assert finetuning.row.case.value() == "case_2"
+
+
 def test_a_copy_of_the_layer_is_the_users(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     layer = finetuning.show()
     viewer.layers.selection.active = layer
     get_app_model().commands.execute_command("napari.layer.duplicate").result()
@@ -227,21 +295,21 @@ def test_a_copy_of_the_layer_is_the_users(viewer: Any, finetuning: Watched) -> N
     assert copy in masks_of(viewer)
     assert finetuning.show() is layer
     np.testing.assert_array_equal(copy.data, painted)
-    viewer.layers.remove(copy)
+    finetuning.remove(copy)
     assert asked_preview(finetuning.run) == "case_0"
 
 
 def test_another_case_gets_a_layer_of_its_own(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     first = finetuning.show()
     before = first.data.copy()
-    finetuning.row.case.setValue("case_1")
+    finetuning.choose("case_1")
     second = finetuning.show()
     assert second is not first
     np.testing.assert_array_equal(first.data, before)
     assert names(viewer) == ["case_0", "preview case_0 (run)", "case_1", "preview case_1 (run)"]
     assert "painted" not in finetuning.row.message.text()
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     assert finetuning.show() is first
     assert len(viewer.layers) == 4
 
@@ -258,7 +326,7 @@ def test_the_row_shows_what_others_asked_for(viewer: Any, finetuning: Watched) -
 
 
 def test_what_cannot_be_shown_is_said(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_1")
+    finetuning.choose("case_1")
     (scan,) = find_cases(finetuning.run.config["folder"]).select(["case_1"])[0].images
     whole = scan.read_bytes()
     scan.write_bytes(whole[:40])
@@ -266,7 +334,7 @@ def test_what_cannot_be_shown_is_said(viewer: Any, finetuning: Watched) -> None:
     assert isinstance(note, Noted)
     assert str(scan) in note.message
     scan.write_bytes(whole)
-    finetuning.row.case.setValue("case_2")
+    finetuning.choose("case_2")
     finetuning.until("previewed")
     (finetuning.run.folder / "previews" / "case_2.nii.gz").write_bytes(b"")
     finetuning.look()
@@ -276,7 +344,7 @@ def test_what_cannot_be_shown_is_said(viewer: Any, finetuning: Watched) -> None:
 
 
 def test_a_scan_that_is_gone_is_no_reason_to_show_nothing(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_1")
+    finetuning.choose("case_1")
     finetuning.until("previewed")
     find_cases(finetuning.run.config["folder"]).select(["case_1"])[0].images[0].unlink()
     finetuning.look()
@@ -294,7 +362,7 @@ def test_pictures_are_shown_over_pictures(viewer: Any, watch: Callable[..., Watc
         Image.fromarray((colours[..., 0] > 128).astype(np.uint8)).save(tmp_path / "data" / "masks" / f"p{number}.png")
     for name, kind in (("pre", PretrainConfig), ("fine", FinetuneConfig)):
         watched = watch(kind(folder=tmp_path / "data", **SMALL), name)
-        watched.row.case.setValue("p1")
+        watched.choose("p1")
         assert watched.show().ndim == 2
     assert names(viewer) == ["p1", "preview p1 (pre)", "preview p1 (fine)"]
     assert viewer.dims.ndim == 2
@@ -309,7 +377,7 @@ def test_open_layers_that_were_trained_on_are_known_again(
     write_inputs(pairs, runs / "run" / "inputs", lambda _: None, lambda: False)
     watched = watch(PretrainConfig(folder=runs / "run" / "inputs", val=0, dims="3d", **SMALL))
     for case in ("scan", "another-one"):
-        watched.row.case.setValue(case)
+        watched.choose(case)
         watched.show()
     assert names(viewer) == ["scan", "another one", "preview scan (run)", "preview another-one (run)"]
     oblique, straight = viewer.layers["preview scan (run)"], viewer.layers["preview another-one (run)"]
@@ -325,22 +393,24 @@ def test_an_oblique_scan_lies_under_its_labels(
         for number in range(2):
             save(tmp_path / "data" / side / f"b{number}.nii.gz", array)
     watched = watch(FinetuneConfig(folder=tmp_path / "data", dims="3d", **SMALL))
-    watched.row.case.setValue("b1")
+    watched.choose("b1")
     layer = watched.show()
     for attribute in ("scale", "translate"):
         np.testing.assert_array_equal(getattr(layer, attribute), getattr(viewer.layers["b1"], attribute))
 
 
 def test_a_run_that_has_ended_shows_its_last_preview(viewer: Any, finetuning: Watched) -> None:
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     finetuning.show()
-    finetuning.row.case.setValue(None)
+    finetuning.choose(None)
     assert list(finetuning.events)[-1].kind == "finished"
     viewer.layers.clear()
-    finetuning.row.case.setValue("case_1")
+    QApplication.processEvents()
+    finetuning.written()
+    finetuning.choose("case_1")
     finetuning.look()
     assert "does not go on" in finetuning.row.message.text()
-    finetuning.row.case.setValue("case_0")
+    finetuning.choose("case_0")
     finetuning.look()
     assert names(viewer) == ["case_0", "preview case_0 (run)"]
     assert json.loads((finetuning.run.folder / "preview").read_text("utf-8")) == {"case": "case_0"}

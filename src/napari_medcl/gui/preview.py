@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
+from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_medcl.errors import UserError
+from napari_medcl.gui.closing import ClosingGuard
 from napari_medcl.gui.docks import HELPER, Message, images_of
 from napari_medcl.gui.editors import Choice, tip
 from napari_medcl.gui.preview_look import MARK, STEP, Opened, hand_over, look_for, mark_of, marked
+from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.watch import Watch
 from napari_medcl.training.preview import ask_preview, asked_preview
 from napari_medcl.training.run import Run
@@ -46,6 +48,9 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         self._question = 0
         self._seen: tuple[str, Stamp] | None = None
         self._layer: Any = None
+        self._unwanted: list[dict[str, str]] = []
+        self._wishes: list[Callable[..., Run]] = []
+        self._asking = Task(self)
 
         # widgets
         self.case = Choice([_NONE])
@@ -69,6 +74,9 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         self._watch = Watch(self, _EVERY_MS, self._look)
         self._watch.looked.connect(self._take)
         self._watch.failed.connect(self.message.warn)
+        self._asking.done.connect(self._asked)
+        self._asking.failed.connect(self.message.warn)
+        self._asking.ended.connect(self._ask)
         self.case.valueChanged.connect(self._choose)
         self._viewer.layers.events.removed.connect(self._removed)
         dock.closed.connect(self._close_down)
@@ -88,7 +96,7 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         self._watch.now()
 
     def _look(self) -> Callable[..., Look] | None:
-        if (run := self._run) is None:
+        if (run := self._run) is None or self._wishes or self._asking.running:
             return None
         marks = [mark for layer in self._viewer.layers if (mark := marked(layer)) is not None]
         shown = {mark["case"] for mark in marks if mark == mark_of(run, mark["case"])}
@@ -96,13 +104,23 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         return partial(look_for, run, self._cases, self._seen, shown, opened, self._question)
 
     def _choose(self, case: str | None) -> None:
-        if self._run is None:
-            return
-        try:
-            ask_preview(self._run, case)
-        except UserError as error:
-            self.message.warn(str(error))
-        else:
+        if self._run is not None:
+            self._wish(partial(ask, self._run, case))
+
+    def _wish(self, wish: Callable[..., Run]) -> None:
+        """What is asked for is written in a thread, one after the other: a file share may be slow."""
+        self._question += 1
+        self._wishes.append(wish)
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._wishes and not self._asking.running:
+            self._asking.start(self._wishes.pop(0))
+
+    def _asked(self, run: Run) -> None:
+        if not self._wishes:
+            self._unwanted.clear()
+        if run == self._run:
             self._begin()
 
     def _take(self, look: Look) -> None:
@@ -115,7 +133,7 @@ class PreviewRow(QWidget):  # type: ignore[misc]
             self.message.say(_SOON if look.comes else _NEVER)
         if look.asked is not None and look.stamp is not None:
             self._seen = look.asked, look.stamp
-        if look.layer is not None:
+        if look.layer is not None and look.layer[1]["metadata"]["medcl"][MARK] not in self._unwanted:
             self._show(look.layer, look.scan)
         if look.trouble:
             self.message.warn(look.trouble)
@@ -161,17 +179,28 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         return layer
 
     def _removed(self, event: Any) -> None:
-        """Who removes the layer wants no preview any more."""
-        if (mark := marked(event.value)) is None:
-            return
-        run = Run(Path(mark["run"]))
-        with suppress(UserError):
-            if asked_preview(run) != mark["case"]:
-                return
-            ask_preview(run, None)
-        if run == self._run:
-            self._offer(None)
-            self._begin()
+        """Who removes the layer wants no preview any more; but the viewer removes all of them when it closes."""
+        if (mark := marked(event.value)) is not None:
+            self._unwanted.append(mark)
+            QTimer.singleShot(0, partial(self._withdraw, mark))
+
+    def _withdraw(self, mark: dict[str, str]) -> None:
+        guard = ClosingGuard.of(self) if isalive(self) else None
+        if guard is not None and guard.parent().isVisible():
+            self._wish(partial(withdraw, Run(Path(mark["run"])), mark["case"]))
 
     def _close_down(self) -> None:
         self._viewer.layers.events.removed.disconnect(self._removed)
+
+
+def ask(run: Run, case: str | None, **_: Any) -> Run:
+    """Asks a run for a case, or for none."""
+    ask_preview(run, case)
+    return run
+
+
+def withdraw(run: Run, case: str, **_: Any) -> Run:
+    """Asks for no preview any more where it is this case that is asked for."""
+    if asked_preview(run) == case:
+        ask_preview(run, None)
+    return run

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from qtpy.compat import isalive
 
+from napari_medcl.errors import UserError
 from napari_medcl.gui import runs as dock_module
 from napari_medcl.training.events import Failed, Finished, Saved
 from tests.gui.conftest import a_run
@@ -15,7 +19,6 @@ from tests.gui.listed import DONE, cells, choose, enabled, looked, names, press,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytestqt.qtbot import QtBot
 
@@ -136,6 +139,46 @@ def test_another_folder_can_be_named(viewer: Any, open_runs: Any, runs: Path, tm
     dock.folder.setValue(None)
     qtbot.waitUntil(lambda: names(dock) == ["1"])
     assert not dock.message.isVisible()
+
+
+def test_warnings_of_a_look_go_with_the_next_good_one(
+    viewer: Any, open_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
+) -> None:
+    dock = open_runs()
+    dock.folder.setValue(tmp_path / "share")
+    qtbot.waitUntil(lambda: "There is no folder" in dock.message.text())
+    a_run(tmp_path / "share", "1", "finetune", DONE)
+    qtbot.waitUntil(lambda: names(dock) == ["1"])
+    assert not dock.message.isVisible()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("The share is away.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dock_module, "look_over", fail)
+        dock._watch.now()
+        qtbot.waitUntil(lambda: "The share is away." in dock.message.text())
+    looked(dock, qtbot)
+    assert not dock.message.isVisible()
+    dock.actions.failed.emit("It was not deleted.")
+    looked(dock, qtbot)
+    assert dock.message.text() == "⚠ It was not deleted."
+
+
+def test_folder_that_may_not_be_entered_hides_no_other(
+    viewer: Any, open_runs: Any, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run(runs, "1", "finetune", DONE)
+    locked, stat = runs / "locked", os.stat
+    locked.mkdir()
+
+    def refuse(path: Any, *more: Any, **how: Any) -> os.stat_result:
+        if isinstance(path, Path) and path.parent == locked:
+            raise PermissionError(errno.EACCES, "no", str(path))
+        return stat(path, *more, **how)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert names(open_runs()) == ["1"]
 
 
 def test_nothing_is_read_while_the_dock_is_hidden(

@@ -57,6 +57,7 @@ class RunsDock(Dock):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._overview = Overview(settings().runs)
+        self._warning = ""
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
@@ -97,7 +98,7 @@ class RunsDock(Dock):
         # connections
         self._watch = Watch(self, _EVERY_MS, self._look)
         self._watch.looked.connect(self._show)
-        self._watch.failed.connect(self.message.warn)
+        self._watch.failed.connect(self._warn)
         self._rest.timeout.connect(self._turn_to)
         self.folder.valueChanged.connect(lambda _: self._rest.start())
         self.table.chosen.connect(self._follow)
@@ -136,8 +137,15 @@ class RunsDock(Dock):
         if seen.root != self._overview.root:
             return
         if not seen.there and seen.root != settings().runs:
-            self.message.warn(f"There is no folder {seen.root}. Choose another one.")
+            self._warn(f"There is no folder {seen.root}. Choose another one.")
+        elif self.message.text() == self._warning:
+            self.message.say("")
         self.table.show_briefs(seen.briefs)
+
+    def _warn(self, text: str) -> None:
+        """Of what the last look found; the next good one takes it back."""
+        self.message.warn(text)
+        self._warning = self.message.text()
 
     def _follow(self) -> None:
         """Shows the runs that are chosen."""

@@ -32,8 +32,9 @@ def looked(dock: Any, qtbot: QtBot) -> None:
     with qtbot.waitSignal(dock._watch.looked):
         dock._watch.now()
     if dock.monitor.isVisible() and dock.monitor.run is not None:
-        with qtbot.waitSignal(dock.monitor.looked):
-            dock.monitor.look()
+        monitor = dock.monitor
+        with qtbot.waitSignal(monitor._watch.looked, check_params_cb=lambda look: look.follower is monitor._follower):
+            monitor.look()
 
 
 def names(dock: Any) -> list[str]:

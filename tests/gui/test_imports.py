@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("apply", "pairs", "reader", "samples", "superpixels", "train", "writer")
+MODULES = ("apply", "pairs", "reader", "runs", "samples", "superpixels", "train", "writer")
 
 
 def test_docks_open_without_loading_torch() -> None:

@@ -74,9 +74,12 @@ def test_a_choice_and_a_setting_are_told(qtbot: QtBot) -> None:
 def test_baselines_become_settings_of_supercl(qtbot: QtBot, tmp_path: Path) -> None:
     form, edit = made("pretrain", qtbot)
     edit.choice.setValue("simclr")
-    assert set(edit.forms["simclr"].editors) == {"temperature", "projection"}
-    edit.forms["simclr"].editors["temperature"].setValue(0.5)
-    assert form.value(folder=tmp_path).method == SuperCL(positives="simclr", intra=0, inter=0, temperature=0.5)
+    editors = edit.forms["simclr"].editors
+    assert set(editors) == {"temperature", "projection", "head_norm"}
+    editors["temperature"].setValue(0.5)
+    editors["head_norm"].click()
+    wanted = SuperCL(positives="simclr", intra=0, inter=0, temperature=0.5, head_norm=True)
+    assert form.value(folder=tmp_path).method == wanted
 
 
 def test_own_extension_is_marked_as_one(qtbot: QtBot) -> None:

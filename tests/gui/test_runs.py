@@ -72,7 +72,7 @@ def test_monitor_tells_others_which_run_it_shows(viewer: Any, open_runs: Any, ru
     a_run(runs, "2", "finetune", step(1, 20), DONE)
     dock = open_runs()
     assert dock.monitor.run.name == "2"
-    with qtbot.waitSignals([dock.monitor.runChanged, dock.monitor.looked]) as told:
+    with qtbot.waitSignals([dock.monitor.runChanged, dock.monitor._watch.looked]) as told:
         choose(dock, "1")
     assert first in [one.args[0] for one in told.all_signals_and_args if one.args]
     assert dock.preview._run == first

@@ -42,7 +42,7 @@ def test_whole_way(make_napari_viewer: Any, scan: Path, mask: Path, tmp_path: Pa
     viewer.window.remove_dock_widget(dock)
 
     _, dock = viewer.window.add_plugin_dock_widget("medcl", "Train")
-    qtbot.waitUntil(lambda: dock.stages["finetune"].form is not None, timeout=LONG_MS)
+    qtbot.waitUntil(dock.stages["pretrain"].form.isVisible, timeout=LONG_MS)
     ((_, _, choice),) = dock.stages["finetune"].source.layers._rows
     assert [choice.itemText(index) for index in range(choice.count())] == ["no mask", "mask"]
     pretrained = train(dock, "pretrain", qtbot)

@@ -91,11 +91,9 @@ class RunMonitor(QWidget):  # type: ignore[misc]
         extra: Room under the curves for what others show of the run.
         run: The run that is shown, if any.
         runChanged: Another run is shown; None for none.
-        looked: What is new in the folder of the run is shown.
     """
 
     runChanged = Signal(object)  # noqa: N815
-    looked = Signal()
 
     def __init__(self, theme: str) -> None:
         super().__init__()
@@ -173,7 +171,6 @@ class RunMonitor(QWidget):  # type: ignore[misc]
             self.message.warn(look.message)
         else:
             self.message.say(look.message)
-        self.looked.emit()
 
 
 def stage_of(run: Run) -> str:

@@ -3,7 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qtpy.QtCore import QItemSelectionModel
 
+from napari_medcl.errors import UserError
+from napari_medcl.gui import compare
 from tests.gui.conftest import a_run
 from tests.gui.listed import DONE, choose, looked, score, step
 
@@ -81,3 +84,23 @@ def test_more_runs_than_can_be_told_apart_are_not_drawn(viewer: Any, open_runs: 
     dock.table.selectAll()
     qtbot.waitUntil(lambda: len(dock.comparison.plot._curves) == 12)
     assert "2 more are not drawn" in dock.comparison.legend.text()
+    flags = QItemSelectionModel.SelectionFlag
+    dock.table.selectionModel().select(dock.table.model().index(13, 0), flags.Deselect | flags.Rows)
+    qtbot.waitUntil(lambda: "1 more are not drawn" in dock.comparison.legend.text())
+
+
+def test_runs_that_cannot_be_read_are_told_of(
+    viewer: Any, open_runs: Any, runs: Path, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
+) -> None:
+    for name in ("1", "2"):
+        a_run(runs, name, "finetune", step(1))
+    dock = open_runs()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("The share is away.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(compare, "compare", fail)
+        choose(dock, "1", "2")
+        qtbot.waitUntil(lambda: dock.comparison.message.text() == "⚠ The share is away.")
+    qtbot.waitUntil(lambda: not dock.comparison.message.isVisible())

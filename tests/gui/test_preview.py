@@ -333,8 +333,13 @@ def test_what_cannot_be_shown_is_said(viewer: Any, finetuning: Watched) -> None:
     note = finetuning.until("noted")
     assert isinstance(note, Noted)
     assert str(scan) in note.message
+    for _ in range(2):
+        finetuning.look()
+        assert finetuning.row.message.text() == f"⚠ {note.message}"
     scan.write_bytes(whole)
     finetuning.choose("case_2")
+    finetuning.look()
+    assert finetuning.row.message.text() == "It comes with the next step."
     finetuning.until("previewed")
     (finetuning.run.folder / "previews" / "case_2.nii.gz").write_bytes(b"")
     finetuning.look()

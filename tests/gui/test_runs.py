@@ -102,6 +102,16 @@ def test_folder_without_runs_says_how_to_begin(viewer: Any, open_runs: Any) -> N
     assert enabled(dock) == set()
 
 
+def test_nothing_chosen_says_what_to_do(viewer: Any, open_runs: Any, runs: Path, qtbot: QtBot) -> None:
+    run = a_run(runs, "1", "finetune", DONE)
+    dock = open_runs()
+    dock.table.clearSelection()
+    assert dock.monitor.state.text() == "Choose a run in the table."
+    shutil.rmtree(run.folder)
+    looked(dock, qtbot)
+    assert "No run yet" in dock.monitor.state.text()
+
+
 def test_unreadable_settings_harm_nothing(viewer: Any, open_runs: Any, runs: Path) -> None:
     (runs / "1").mkdir(parents=True)
     (runs / "1" / "config.json").write_text("{")

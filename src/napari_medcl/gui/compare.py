@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_medcl.gui.curves import CurvePlot, Line
+from napari_medcl.gui.docks import Message
 from napari_medcl.gui.editors import Choice, tip
 from napari_medcl.gui.watch import Watch
 from napari_medcl.training.follow import Follower
@@ -102,29 +103,35 @@ class Comparison(QWidget):  # type: ignore[misc]
         self.legend = QLabel()
         self.legend.setTextFormat(Qt.TextFormat.RichText)
         self.legend.setWordWrap(True)
+        self.message = Message()
 
         # layout
         layout = QVBoxLayout(self)
-        for widget in (self.curve, self.plot, self.legend):
+        for widget in (self.curve, self.plot, self.legend, self.message):
             layout.addWidget(widget)
         layout.addStretch()
 
         # connections
         self._watch = Watch(self, _EVERY_MS, self._look)
         self._watch.looked.connect(self._show)
+        self._watch.failed.connect(self.message.warn)
         self.curve.valueChanged.connect(lambda _: self._watch.now())
 
     def show_runs(self, runs: list[Run]) -> None:
         """Compares these runs."""
-        known, self._left_out = self._followers, max(0, len(runs) - _MOST)
+        known, left_out_before = self._followers, self._left_out
+        self._left_out = max(0, len(runs) - _MOST)
         self._followers = {run.folder: known.get(run.folder) or Follower(run) for run in runs[:_MOST]}
-        if self._followers.keys() != known.keys():
+        if self._left_out != left_out_before:
+            self._seen = ()
+        if self._followers.keys() != known.keys() or not self._seen:
             self._watch.now()
 
     def _look(self) -> Callable[..., Compared | None]:
         return partial(compare, list(self._followers.values()), self.curve.value() or "", self._seen)
 
     def _show(self, found: Compared | None) -> None:
+        self.message.say("")
         if found is None or [run.folder for run in found.runs] != list(self._followers):
             return
         self._seen = found.mark

@@ -37,6 +37,7 @@ _STATES = {
     "dead": "has ended without a word",
 }
 _NONE = "No run yet. Start one in the dock Train; it goes on when the viewer is closed."
+_CHOOSE = "Choose a run in the table."
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,10 @@ class RunMonitor(QWidget):  # type: ignore[misc]
         self._watch.looked.connect(self._show)
         self._watch.failed.connect(self.message.warn)
 
-    def show_run(self, run: Run | None) -> None:
-        """Shows this run, or that there is none."""
+    def show_run(self, run: Run | None, *, others: bool = False) -> None:
+        """Shows this run, or that there is none, or that one of the others can be chosen."""
+        if run is None:
+            self.state.setText(_CHOOSE if others else _NONE)
         if run == self.run:
             return
         self.run = run
@@ -146,7 +149,8 @@ class RunMonitor(QWidget):  # type: ignore[misc]
             plot.setTheme(name)
 
     def _empty(self) -> None:
-        self.state.setText(_NONE if self.run is None else self.run.name)
+        if self.run is not None:
+            self.state.setText(self.run.name)
         self.message.say("")
         self.bar.setValue(0)
         for plot in (self.losses, self.dice):

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 from napari_medcl.gui.closing import ClosingGuard
 from napari_medcl.gui.docks import HELPER, Message, images_of
 from napari_medcl.gui.editors import Choice, tip
-from napari_medcl.gui.preview_look import MARK, STEP, Opened, hand_over, look_for, mark_of, marked
+from napari_medcl.gui.preview_look import MARK, STEP, Notes, Opened, hand_over, look_for, mark_of, marked
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.watch import Watch
 from napari_medcl.training.preview import ask_preview, asked_preview
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _EVERY_MS = 500
 _NONE = ("none", None)
 _SOON = "It comes with the next step."
-_NEVER = "None was made, and the run does not go on. Apply its model to the scan instead."
+_NEVER = "None was made, and the run does not go on. It comes if you resume or extend the run."
 
 
 class PreviewRow(QWidget):  # type: ignore[misc]
@@ -44,6 +44,7 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         super().__init__()
         self._viewer = dock.viewer
         self._run: Run | None = None
+        self._notes: Notes | None = None
         self._cases: dict[str, str] = {}
         self._question = 0
         self._seen: tuple[str, Stamp] | None = None
@@ -84,6 +85,7 @@ class PreviewRow(QWidget):  # type: ignore[misc]
     def follow(self, run: Run | None) -> None:
         """Shows what is asked of a run, and what it makes of that."""
         self._run, self._cases = run, {}
+        self._notes = None if run is None else Notes(run)
         self.setEnabled(run is not None)
         self._offer(None)
         self._begin()
@@ -96,12 +98,12 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         self._watch.now()
 
     def _look(self) -> Callable[..., Look] | None:
-        if (run := self._run) is None or self._wishes or self._asking.running:
+        if (notes := self._notes) is None or self._wishes or self._asking.running:
             return None
         marks = [mark for layer in self._viewer.layers if (mark := marked(layer)) is not None]
-        shown = {mark["case"] for mark in marks if mark == mark_of(run, mark["case"])}
+        shown = {mark["case"] for mark in marks if mark == mark_of(notes.run, mark["case"])}
         opened = [Opened.of(layer) for layer in images_of(self._viewer)]
-        return partial(look_for, run, self._cases, self._seen, shown, opened, self._question)
+        return partial(look_for, notes, self._cases, self._seen, shown, opened, self._question)
 
     def _choose(self, case: str | None) -> None:
         if self._run is not None:
@@ -129,7 +131,7 @@ class PreviewRow(QWidget):  # type: ignore[misc]
         if look.cases != self._cases or look.asked != self.case.value():
             self._cases = look.cases
             self._offer(look.asked)
-        if look.asked is not None and look.stamp is None:
+        if look.asked is not None and look.stamp is None and not look.trouble:
             self.message.say(_SOON if look.comes else _NEVER)
         if look.asked is not None and look.stamp is not None:
             self._seen = look.asked, look.stamp

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from napari_medcl.data.volume import Labels, Source, matching_source
 from napari_medcl.errors import UserError
@@ -14,7 +15,8 @@ from napari_medcl.gui.docks import HELPER, is_helper
 from napari_medcl.gui.inputs import case_ids
 from napari_medcl.gui.layers import image_layers, labels_layer, source_of
 from napari_medcl.gui.reader import layers_of
-from napari_medcl.training.preview import Preview, asked_preview, cases_of, preview_stamp
+from napari_medcl.training.events import Noted, read_event
+from napari_medcl.training.preview import Preview, asked_preview, cases_of, preview_stamp, request_stamp
 from napari_medcl.training.run import ALIVE
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ MARK = "preview"
 """In the metadata of a layer and of its copies: the run and the case that it shows,"""
 STEP = "step"
 """and the step after which it shows them."""
+_REFUSED = b'"message":"No preview: '
+"""So a run begins to say why it makes none."""
 _OPACITY = 0.6
 
 
@@ -85,7 +89,7 @@ class Look:
         stamp: Of the last preview of that case; None where there is none.
         layer: Its labels or colours, where it is not the one that was seen before.
         scan: The layers of its scan, where that is not open.
-        trouble: What cannot be read.
+        trouble: What cannot be made or read.
     """
 
     answers: int
@@ -98,8 +102,33 @@ class Look:
     trouble: str = ""
 
 
+class Notes:
+    """What a run said of a preview that it could not make. Each look reads on where the last one ended."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._offset = 0
+        self._last: Noted | None = None
+
+    def last(self) -> str:
+        """Of the one that is asked for; empty where it said nothing."""
+        with suppress(OSError), (self.run.folder / "events.jsonl").open("rb") as file:
+            file.seek(self._offset)
+            while (line := file.readline()).endswith(b"\n"):
+                self._offset += len(line)
+                if _REFUSED in line:
+                    self._take(line)
+        asked = request_stamp(self.run)
+        return self._last.message if self._last and asked and self._last.time > asked[1] / 1e9 else ""
+
+    def _take(self, line: bytes) -> None:
+        with suppress(ValidationError):  # a line that a crash cut short
+            if isinstance(event := read_event(line), Noted):
+                self._last = event
+
+
 def look_for(
-    run: Run,
+    notes: Notes,
     cases: dict[str, str],
     seen: tuple[str, Stamp] | None,
     shown: Collection[str],
@@ -110,21 +139,22 @@ def look_for(
     """Reads what is new.
 
     Args:
-        run: Where.
+        notes: Of the run.
         cases: What is known of its cases.
         seen: The case that was seen last, and what tells its preview from the next one.
         shown: Cases that a layer shows.
         opened: The scans that are open.
         answers: Number of the question.
     """
-    asked = None
+    run, asked = notes.run, None
     with suppress(UserError):
         asked = asked_preview(run)
     look = Look(answers, cases or cases_of(run), asked)
     if asked is None:
         return look
     if (stamp := preview_stamp(run, asked)) is None:
-        return replace(look, comes=run.state in ALIVE)
+        comes = run.state in ALIVE
+        return replace(look, comes=comes, trouble=notes.last() if comes else "")
     look = replace(look, stamp=stamp)
     try:
         if seen == (asked, stamp) or (preview := Preview.last(run, asked)) is None:

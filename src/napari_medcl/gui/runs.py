@@ -141,6 +141,8 @@ class RunsDock(Dock):
         elif self.message.text() == self._warning:
             self.message.say("")
         self.table.show_briefs(seen.briefs)
+        if not self.table.briefs():
+            self._follow()
 
     def _warn(self, text: str) -> None:
         """Of what the last look found; the next good one takes it back."""
@@ -157,7 +159,7 @@ class RunsDock(Dock):
         if several:
             self.comparison.show_runs([brief.run for brief in briefs])
         else:
-            self.monitor.show_run(briefs[0].run if briefs else None)
+            self.monitor.show_run(briefs[0].run if briefs else None, others=self.table.model().rowCount() > 0)
 
     def _acted(self, said: str) -> None:
         self.message.say(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from tests.blobs import write_blobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: networks as small as these are faster so
 
 
 @pytest.fixture(scope="session")

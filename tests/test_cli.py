@@ -18,7 +18,7 @@ from napari_medcl.methods import JCL, SuperCL
 from napari_medcl.methods.choices import offers
 from napari_medcl.training.config import PretrainConfig
 from napari_medcl.training.run import Run
-from tests.commands import SMALL, medcl
+from tests.commands import SMALL, alone, medcl
 from tests.inference.models import checkpoint
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> 
     assert "regions.nii.gz" in said
     assert nib.load(tmp_path / "regions.nii.gz").shape == nib.load(scan).shape
 
-    medcl("pretrain", folder, "--dims", "2d", "--steps", 4, "--run", tmp_path / "pre", *SMALL)
-    said = medcl(
+    alone("pretrain", folder, "--dims", "2d", "--steps", 4, "--run", tmp_path / "pre", *SMALL)
+    said = alone(
         "finetune", folder, "--start", tmp_path / "pre", "--steps", 120, "--rate", 0.01, "--evaluations", 2,
         "--run", tmp_path / "fine", *SMALL,
     )  # fmt: skip
     assert "validation Dice" in said
     assert Run(tmp_path / "fine").state == "finished"
 
-    medcl(
+    alone(
         "predict", tmp_path / "fine", scan, "--out", tmp_path / "found", "--uncertainty", "--probabilities",
         "--device", "cpu",
     )  # fmt: skip

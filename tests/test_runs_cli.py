@@ -24,7 +24,7 @@ from napari_medcl.training.events import (
     Waiting,
 )
 from napari_medcl.training.run import Run, create
-from tests.commands import SMALL, begin, medcl, until
+from tests.commands import SMALL, begin, medcl, raw, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +69,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def rows(said: str) -> list[list[str]]:
     """The cells of a table, without its lines."""
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
-
-
-def raw(*words: object) -> str:
-    command = [sys.executable, "-m", "napari_medcl", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_list_says_how_each_run_stands(root: Path) -> None:
@@ -187,7 +182,7 @@ def test_runs_stand_beside_each_other(root: Path, tmp_path: Path) -> None:
         (("repeat", "unet-1", "--run", "{root}/new"), "The queue in {root}/file/medcl/queue"),
         (("compare", "unet-1"), "Name two runs or more"),
         (("compare", "unet-1", "alive", "--metric", "loss"), "have steps made, seconds, loss/dice."),
-        (("compare", "unet-1", "alive", "--csv", "{root}/no/x.csv"), "x.csv cannot be written"),
+        (("compare", "unet-1", "alive", "--csv", "{root}/file/x.csv"), "x.csv cannot be written"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -286,7 +281,7 @@ def test_a_run_is_repeated_beside_itself_with_the_same_numbers(blobs: Callable[.
     medcl("runs", "repeat", "one")
     (second,) = root.glob("*-pretrain-one")
     medcl("runs", "repeat", second.name, "--now")
-    (third,) = {*root.glob("*-pretrain-one")} - {second}
+    (third,) = {*root.glob("*-pretrain-one*")} - {second}
     first, *others = (
         [event for event in Run(one).events()[0] if isinstance(event, Stepped)] for one in (root / "one", second, third)
     )

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_medcl.benchmark.config import BenchmarkConfig
+    from napari_medcl.benchmark.work import Benchmark
     from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.data.cases import find_cases
     from napari_medcl.data.formats import read_labels, read_volume, write_labels
@@ -32,6 +34,8 @@ __version__ = "0.1.0"
 __all__ = [
     "JCL",
     "PDCR",
+    "Benchmark",
+    "BenchmarkConfig",
     "Checkpoint",
     "FinetuneConfig",
     "Predictor",
@@ -54,6 +58,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Benchmark": "benchmark.work",
+    "BenchmarkConfig": "benchmark.config",
     "Checkpoint": "checkpoint",
     "FinetuneConfig": "training.config",
     "JCL": "methods.jcl",

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from napari_medcl.benchmark_cli import add_benchmark
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.errors import Elsewhere, UserError, explain
-from napari_medcl.learn_cli import add_commands, option
+from napari_medcl.learn_cli import add_commands
+from napari_medcl.options import option, settings_file
 from napari_medcl.runs_cli import runs
 from napari_medcl.training.launch import follows
 from napari_medcl.training.run import find_checkpoint
@@ -28,15 +30,9 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
-app = App(
-    name="medcl",
-    help="Segment medical scans from few masks: superpixels, pre-training, fine-tuning, prediction.",
-)
-app.command(runs)
 console = Console()
 
 
-@app.command
 def superpixels(
     scan: Path,
     *,
@@ -64,7 +60,6 @@ def superpixels(
     console.print(f"{int(found.max())} superpixels {where}: {written}", soft_wrap=True, highlight=False)
 
 
-@app.command(name="import")
 def import_model(file: Path, *, out: Annotated[Path, Parameter(name=["--out", "-o"])]) -> None:
     """Bring weights that the authors of PCL, JCL or SuperCL publish into a model file to start from.
 
@@ -84,7 +79,6 @@ def import_model(file: Path, *, out: Annotated[Path, Parameter(name=["--out", "-
     console.print(f"Model: {out}", soft_wrap=True, highlight=False)
 
 
-@app.command
 def predict(
     model: Path,
     scans: list[Path],
@@ -164,7 +158,6 @@ def _write(name: str, out: Path, labels: Labels, maps: dict[str, Volume | None])
     return write_labels(labels, out / f"{name}{suffix}")
 
 
-@app.command
 def evaluate(
     predictions: Path,
     data: Path,
@@ -209,7 +202,6 @@ def evaluate(
         console.print(f"Every case and class: {csv}", soft_wrap=True, highlight=False)
 
 
-@app.command
 def demo(out: Path = Path("medcl-demo"), *, minutes: float = 5.0, seed: int = 0, device: Device = "auto") -> None:
     """Do the main job on the embedded sample: a T1 template with grey and white matter.
 
@@ -224,24 +216,46 @@ def demo(out: Path = Path("medcl-demo"), *, minutes: float = 5.0, seed: int = 0,
     run_demo(out, console, minutes=minutes, seed=seed, device=device)
 
 
-@app.meta.default
-def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[
-        Path | None,
-        Parameter(help="JSON file with settings, such as a run's config.json; options given here win."),
-    ] = None,
-) -> Any:
-    del config  # has been read before the commands were made
-    return app(tokens, exit_on_error=False, print_error=False)
+def make_app(tokens: Sequence[str]) -> App:
+    """The command line.
+
+    Args:
+        tokens: What was typed, on which the options of `pretrain` and `finetune` depend.
+
+    Raises:
+        UserError: The settings file cannot be read, or there is no such method.
+    """
+    app = App(
+        name="medcl",
+        help="Segment medical scans from few masks: superpixels, pre-training, fine-tuning, prediction.",
+    )
+    app.command(runs)
+    for command in (superpixels, predict, evaluate, demo):
+        app.command(command)
+    app.command(import_model, name="import")
+    file = settings_file(tokens)
+    add_benchmark(app, file)
+    add_commands(app, tokens, file)
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[
+            Path | None,
+            Parameter(help="JSON file with settings, such as a run's config.json; options given here win."),
+        ] = None,
+    ) -> Any:
+        del config  # has been read before the commands were made
+        return app(tokens, exit_on_error=False, print_error=False)
+
+    return app
 
 
 def main() -> None:
     """The command `medcl`. What the user can mend ends with a message: status 2 for what was typed, else 1."""
     tokens = sys.argv[1:]
     try:
-        add_commands(app, tokens)
-        app.meta(tokens, exit_on_error=False, print_error=False)
+        make_app(tokens).meta(tokens, exit_on_error=False, print_error=False)
     except Elsewhere:
         sys.exit(0 if follows() else 1)
     except (UserError, cyclopts.CycloptsError) as error:

@@ -56,17 +56,32 @@ def attend(run: Run, events: Iterator[Event], console: Console) -> None:
         deque(events, maxlen=0)
         return
     say(console, f"Run folder: {run.folder}")
-    try:
-        with _pausing(run, console):
-            follow(events, console)
-    except KeyboardInterrupt:
-        say(console, f"Ended at once. To go on from the last saved state: medcl runs resume {run.folder}")
-        raise SystemExit(130) from None
+    watch(run, events, console, f"medcl runs resume {run.folder}")
     state, model = run.state, run.checkpoint
     if state != "paused" and model is not None:
         say(console, f"Model: {model}")
     if state != "finished":
         say(console, f"To go on: medcl runs resume {run.folder}")
+
+
+def watch(run: Run, events: Iterator[Event], console: Console, again: str) -> None:
+    """Shows what happens in a run of this process, which the first interruption pauses and the next one ends at once.
+
+    Args:
+        run: The run.
+        events: What happens.
+        console: Where to show it.
+        again: What goes on with a run that was ended at once.
+
+    Raises:
+        SystemExit: It was ended at once.
+    """
+    try:
+        with _pausing(run, console):
+            follow(events, console)
+    except KeyboardInterrupt:
+        say(console, f"Ended at once. To go on from the last saved state: {again}")
+        raise SystemExit(130) from None
 
 
 def say(console: Console, line: str) -> None:

@@ -45,7 +45,7 @@ def test_baselines_are_settings_of_supercl() -> None:
     pcl, simclr = (ANY.validate_python(known[name].settings({"temperature": 0.2})) for name in ("pcl", "simclr"))
     assert pcl == SuperCL(positives="position", intra=0, inter=0, temperature=0.2)
     assert simclr == SuperCL(positives="simclr", intra=0, inter=0, temperature=0.2)
-    assert set(known["pcl"].model.model_fields) == {"threshold", "temperature", "projection"}
+    assert set(known["pcl"].model.model_fields) == {"threshold", "temperature", "projection", "head_norm"}
 
 
 def test_open_settings_keep_their_bounds() -> None:

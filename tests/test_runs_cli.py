@@ -290,6 +290,7 @@ def test_a_run_is_repeated_beside_itself_with_the_same_numbers(blobs: Callable[.
         assert [event.terms for event in again] == [event.terms for event in first]
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_the_one_before_it_unless_told_not_to(blobs: Callable[..., Path], root: Path) -> None:
     data, few = blobs(masks=0), ("--dims", "2d", "--steps", 2, *SMALL)
     first, second, third = (Run(root / name) for name in ("first", "second", "third"))
@@ -313,6 +314,7 @@ def test_a_run_waits_for_the_one_before_it_unless_told_not_to(blobs: Callable[..
     assert first.state == "dead"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_while_it_waited_starts_later(blobs: Callable[..., Path], root: Path) -> None:
     data = blobs(masks=0)
     first, second = (Run(root / name) for name in ("first", "second"))

@@ -1,6 +1,6 @@
 """Runs that are killed at random instants, and go on as if nothing had been.
 
-The small test kills a few times, the slow one a hundred times: `pytest -m slow tests/training/test_kills.py`.
+Both tests are slow, one kills a few runs and one a hundred: `pytest -m slow tests/training/test_kills.py`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def survive(kind: Kind, folder: Path, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "runs", [1, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["few", "many"]
+    "runs",
+    [pytest.param(2, marks=pytest.mark.slow), pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    ids=["few", "many"],
 )
 def test_a_run_that_is_killed_at_any_instant_ends_as_if_it_had_not_been(
     runs: int, blobs: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -103,6 +103,7 @@ def python(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_goes_on(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = CONFIGS["plain"](blobs()).model_copy(update={"steps": 100_000})
@@ -128,6 +129,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(blobs: Callable[..., 
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_of_two_that_start_at_once_one_trains(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = create("finetune", CONFIGS["plain"](blobs()).to_json(), folder)

@@ -153,6 +153,7 @@ def test_the_clock_of_one_process_ends_all(together: Path) -> None:
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.slow
 def test_the_signal_of_a_cluster_pauses_a_run_that_goes_on_later(data: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     written = tmp_path / "config.json"
@@ -184,6 +185,7 @@ def test_what_is_wrong_for_one_process_is_said_once(together: Path) -> None:
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_a_process_without_memory_ends_all_with_its_reason(data: Path, tmp_path: Path) -> None:
     code, printed = Torchrun(tmp_path, "tests.training.together", data, tmp_path, "disagreeing").end()
     assert code != 0

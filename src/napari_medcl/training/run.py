@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import ValidationError
-
 from napari_medcl.errors import UserError
 from napari_medcl.files import delete_parts, write_json
-from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Stepped, Waiting, read_event
+from napari_medcl.training.event_log import EventLog
+from napari_medcl.training.events import Event, Failed, Finished, Paused, Stage, Waiting
 from napari_medcl.training.lock import FolderLock
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ ALIVE: tuple[State, ...] = ("starting", "queued", "running", "pausing", "stoppin
 
 _STARTING_S = 90.0
 """So long a run that was started may take to hold its lock: a slow disk loads torch in a minute."""
-_TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -127,60 +125,23 @@ class Run:
 
     def events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Events after a byte offset, and the offset to ask from next time. A half-written line waits."""
-        try:
-            with (self.folder / "events.jsonl").open("rb") as file:
-                file.seek(offset)
-                text = file.read()
-        except FileNotFoundError:
-            return [], offset
-        complete = text[: text.rfind(b"\n") + 1]
-        events = []
-        for line in complete.splitlines():
-            with contextlib.suppress(ValidationError):  # a line that a crash cut short
-                events.append(read_event(line))
-        return events, offset + len(complete)
+        return self._log.read(offset)
 
     def last_event(self) -> Event | None:
-        """The last complete event, read from the end of the file."""
-        try:
-            size = (self.folder / "events.jsonl").stat().st_size
-        except FileNotFoundError:
-            return None
-        tail, events = _TAIL_BYTES, self.events(max(0, size - _TAIL_BYTES))[0]
-        while not events and tail < size:  # it is a long one, such as an error in very many words
-            tail *= 8
-            events, _ = self.events(max(0, size - tail))
-        return events[-1] if events else None
+        """The last complete event."""
+        return self._log.last()
 
     def append(self, event: Event) -> None:
-        """Writes an event; it is on the disk when this returns, but for steps: the next other event takes them along.
+        """Writes an event, see `EventLog.append`.
 
         Raises:
             UserError: It cannot be written; what was there is as it was.
         """
-        path, line = self.folder / "events.jsonl", event.model_dump_json().encode() + b"\n"
-        try:
-            with path.open("ab", buffering=0) as file:
-                before = file.seek(0, os.SEEK_END)
-                try:
-                    if file.write(line) < len(line):
-                        raise OSError("the disk is full")
-                    if not isinstance(event, Stepped):  # so often it would take longer than the steps on a slow disk
-                        os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(before)
-                    raise
-        except OSError as error:
-            raise UserError(
-                f"The run folder {self.folder} cannot be written: {error}. Free some space or mend the folder's "
-                "rights, then resume the run; its last checkpoint is as it was."
-            ) from error
+        self._log.append(event)
 
     def mend(self) -> None:
-        """Tidies up after a killed process: ends its last line, so that the next event has one of its own."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / "events.jsonl").open("rb+") as file:
-            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                file.write(b"\n")
+        """Tidies up after a killed process."""
+        self._log.mend()
         delete_parts(self.checkpoints)
 
     def ask(self, what: Request) -> None:
@@ -252,6 +213,10 @@ class Run:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+    @property
+    def _log(self) -> EventLog:
+        return EventLog(self.folder / "events.jsonl")
 
     def _starts(self) -> bool:
         """Whether it was called a moment ago."""

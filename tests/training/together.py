@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from napari_medcl import cli
 from napari_medcl.methods import JCL, PDCR, SuperCL
@@ -186,6 +187,14 @@ def main(data: Path, runs: Path, *names: str) -> None:
         else:
             MORE[name](data, runs)
         Watched.compare()
+    leave()
+
+
+def leave() -> None:
+    """Ends the group as the end of the interpreter does, whose threads would else abort it now and then."""
+    group = weakref.ref(distributed.group.WORLD)
+    distributed.destroy_process_group()
+    assert group() is None, "something keeps the group, and with it its threads"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import time
 from datetime import timedelta
@@ -149,6 +150,9 @@ class _Several(Processes):
     def __init__(self, wanted: Device) -> None:
         from accelerate.state import PartialState
 
+        # Its functions keep the group that is there when it is loaded as their default. Torch loads it while it
+        # trains, and then the group outlives its end, with threads that may abort the ending interpreter.
+        importlib.import_module("torch.distributed.nn.functional")
         device = _device(wanted)
         # Words go over gloo also where tensors go over nccl: they are no business of the GPU.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"

@@ -216,7 +216,7 @@ def test_a_model_says_what_made_it(tmp_path: Path) -> None:
     found = Checkpoint.load(third.save(tmp_path / "model.safetensors"))
     assert found.start == second.origin
     assert found.start.start.method == first.method
-    assert found.origin.in_words() == "pre-trained with supercl, then fine-tuned with pdcr, then fine-tuned"
+    assert found.origin.in_words() == "pre-trained with SuperCL, then fine-tuned with PDCR, then fine-tuned"
     assert make().origin.in_words() == "fine-tuned"
 
 
@@ -231,7 +231,7 @@ def test_the_method_of_format_1_was_that_of_the_start(path: Path) -> None:
     found = Checkpoint.load(path)
     assert found.method is None
     assert found.start.method == method
-    assert found.origin.in_words() == "pre-trained with supercl, then fine-tuned"
+    assert found.origin.in_words() == "pre-trained with SuperCL, then fine-tuned"
 
 
 def test_transfer_copies_the_trained_parts_and_nothing_else() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from napari_medcl.data.plan import Plan
 from napari_medcl.errors import UserError
 from napari_medcl.files import whole
+from napari_medcl.methods.choices import titled
 from napari_medcl.models import Network, NetworkSpec, build
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ class Origin(BaseModel):
     start: Origin | None = None
 
     def in_words(self) -> str:
-        """As in "pre-trained with jcl, then fine-tuned with pdcr"."""
+        """As in "pre-trained with JCL, then fine-tuned with PDCR"."""
         before = f"{self.start.in_words()}, then " if self.start else ""
         stage = "pre-trained" if self.kind == "pretrain" else "fine-tuned"
-        return f"{before}{stage} with {self.method.get('name', 'a method')}" if self.method else f"{before}{stage}"
+        with_it = f" with {titled(self.kind, self.method) or 'a method'}" if self.method else ""
+        return f"{before}{stage}{with_it}"
 
 
 @dataclass(frozen=True)

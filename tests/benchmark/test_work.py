@@ -64,7 +64,7 @@ def test_everything_is_made_measured_and_reported(config: BenchmarkConfig, tmp_p
     found = report(benchmark)
     assert found is not None
     assert [(one.labelled, one.method, one.seeds) for one in found.figures] == [
-        (1, "jcl", 2), (1, "scratch", 2), (3, "jcl", 2), (3, "scratch", 2),
+        (1, "scratch", 2), (1, "jcl", 2), (3, "scratch", 2), (3, "jcl", 2),
     ]  # fmt: skip
     lines = found.table.read_text().splitlines()
     assert lines[0].startswith("| labelled | method |")

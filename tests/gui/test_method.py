@@ -78,7 +78,7 @@ def test_baselines_become_settings_of_supercl(qtbot: QtBot, tmp_path: Path) -> N
     assert set(editors) == {"temperature", "projection", "head_norm"}
     editors["temperature"].setValue(0.5)
     editors["head_norm"].click()
-    wanted = SuperCL(positives="simclr", intra=0, inter=0, temperature=0.5, head_norm=True)
+    wanted = SuperCL(positives="simclr", intra=0, inter=0, temperature=0.5, head_norm=False)
     assert form.value(folder=tmp_path).method == wanted
 
 

@@ -61,8 +61,8 @@ def test_tiles_are_blended_where_they_lie(patch: tuple[int, ...], monkeypatch: p
         return {name: pool(padded(image, 4), net.spec.stride(name)) for name in MAPS}
 
     monkeypatch.setattr("napari_medcl.inference.predict.uncertainties", brightness)
-    z, y, x = np.ogrid[:10, :40, :52]
-    volume = Volume(((z / 10 + y / 40 + x / 52) / 3)[None].astype(np.float32))
+    z, y, x = np.ogrid[:10, :56, :72]
+    volume = Volume(((z / 10 + y / 56 + x / 72) / 3)[None].astype(np.float32))
     inside = (0, *[slice(2, -2)] * 3)
     for name, found in predictor(patch).block_uncertainty(volume).items():
         # Half a coarse pixel at a window's edge cannot be interpolated; its weight in the mean is small.

@@ -77,9 +77,9 @@ def smoothed(image: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("patch", PATCHES)
 def test_tiles_are_blended_without_seams(patch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     replace_network(monkeypatch, smoothed)
-    volume = scan((24, 50, 64))
+    volume = scan((24, 50, 72))
     tiles = Predictor(checkpoint(patch), precision="float32")(volume, probabilities=True)
-    whole = Predictor(checkpoint([64] * len(patch)), precision="float32")(volume, probabilities=True)
+    whole = Predictor(checkpoint([72] * len(patch)), precision="float32")(volume, probabilities=True)
     middle = (slice(None), *[slice(1, -1)] * 3)
     difference = np.abs(tiles.probabilities.array - whole.probabilities.array)[middle]
     # A window's outermost voxels see zeros beyond it; their weight in the mean is small.
@@ -92,6 +92,15 @@ def test_a_window_is_as_large_as_the_patch_or_takes_a_short_axis_whole(monkeypat
     net = replace_network(monkeypatch, by_intensity)
     Predictor(checkpoint((8, 12, 16)), batch=1)(scan((12, 40, 7)))
     assert {tuple(size[2:]) for size in net.sizes} == {(12, 12, 7)}
+
+
+@pytest.mark.parametrize(("size", "windows"), [((48, 64), {(48, 64)}), ((49, 64), {(12, 64)}), ((40, 65), {(40, 16)})])
+def test_slices_up_to_four_patches_long_are_taken_whole(
+    size: tuple[int, int], windows: set[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = replace_network(monkeypatch, by_intensity)
+    Predictor(checkpoint((12, 16)))(scan((3, *size)))
+    assert {tuple(size[2:]) for size in net.sizes} == windows
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from napari_medcl.errors import UserError
-from napari_medcl.methods import AnyMethod, SuperCL
+from napari_medcl.methods import JCL, AnyMethod, SuperCL
 from napari_medcl.methods.choices import METHODS, chosen, offers
 
 ANY = TypeAdapter(AnyMethod)
@@ -14,7 +14,7 @@ STAGES = pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 
 
 def test_all_methods_and_the_baselines_can_be_chosen_to_pretrain() -> None:
-    assert list(offers("pretrain")) == ["supercl", "jcl", "pdcr", "pcl", "simclr"]
+    assert list(offers("pretrain")) == ["supercl", "jcl", "pdcr", "pcl", "simclr", "supercl-paper", "jcl-paper"]
     assert {kind.__name__ for kind in METHODS} == {"SuperCL", "JCL", "PDCR"}
 
 
@@ -46,6 +46,16 @@ def test_baselines_are_settings_of_supercl() -> None:
     assert pcl == SuperCL(positives="position", intra=0, inter=0, temperature=0.2)
     assert simclr == SuperCL(positives="simclr", intra=0, inter=0, temperature=0.2)
     assert set(known["pcl"].model.model_fields) == {"threshold", "temperature", "projection", "head_norm"}
+
+
+def test_published_settings_are_those_of_the_papers() -> None:
+    known = offers("pretrain")
+    supercl, jcl = (ANY.validate_python(known[f"{name}-paper"].settings({})) for name in ("supercl", "jcl"))
+    assert jcl == JCL(positives="position", head_norm=False)
+    assert supercl == SuperCL(positives="position", head_norm=False, superpixels={"compactness": 10})
+    for name in ("supercl", "jcl"):
+        whole, paper = (set(known[title].model.model_fields) for title in (name, f"{name}-paper"))
+        assert paper == whole - set(known[f"{name}-paper"].fixed)
 
 
 def test_open_settings_keep_their_bounds() -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from napari_medcl.data.batch import Batch
-from napari_medcl.methods import AnyMethod, Method
+from napari_medcl.methods import JCL, AnyMethod, Method, SuperCL
 from napari_medcl.models import Network, NetworkSpec, build
 
 from .batches import batch
@@ -27,7 +27,12 @@ def members(annotation: Any) -> list[type[Method]]:
     return [found for inner in get_args(annotation) for found in members(inner)]
 
 
-METHODS = pytest.mark.parametrize("method", [kind() for kind in members(AnyMethod)], ids=lambda method: method.name)
+KINDS = [kind() for kind in members(AnyMethod)]
+METHODS = pytest.mark.parametrize(
+    "method",
+    [*KINDS, JCL(positives="position", head_norm=False), SuperCL(positives="position", head_norm=False)],
+    ids=[*[method.name for method in KINDS], "jcl-paper", "supercl-paper"],
+)
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 NETWORKS = pytest.mark.parametrize("network", ["unet", "attention"])
 
@@ -119,9 +124,9 @@ def test_trains_what_it_hands_on(method: Method, dims: int, network: str) -> Non
 def test_a_step_lowers_the_loss(method: Method, dims: int, network: str) -> None:
     _, module = built(method, dims, network)
     given = batch(method.needs(dims), size(dims))
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.003, momentum=0.9)
     losses = []
-    for _ in range(15):
+    for _ in range(30):
         optimiser.zero_grad()
         loss = sum(module(given).values())
         loss.backward()

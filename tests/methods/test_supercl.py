@@ -19,7 +19,7 @@ def spec(dims: int = 2, depth: int = 2) -> NetworkSpec:
         ({"instance": 0, "intra": 0, "inter": 0}, "nothing is learned"),
         ({"temperature": 0}, "greater than 0"),
         ({"intra": -1}, "greater than or equal to 0"),
-        ({"positives": "neighbour"}, "'auto', 'position' or 'simclr'"),
+        ({"positives": "neighbour"}, "'simclr' or 'position'"),
     ],
 )
 def test_exception_settings(wrong: dict[str, object], message: str) -> None:
@@ -35,9 +35,9 @@ def test_exception_map() -> None:
 
 def test_feature_needs() -> None:
     slices, volumes = SuperCL().needs(2), SuperCL().needs(3)
-    assert (slices.fixed, slices.free, slices.position, slices.superpixels.per) == (2, 2, True, "slice")
+    assert (slices.fixed, slices.free, slices.position, slices.superpixels.per) == (2, 2, False, "slice")
     assert (volumes.fixed, volumes.free, volumes.position, volumes.superpixels.per) == (2, 2, False, "volume")
-    assert SuperCL(positives="position").needs(3).position
+    assert all(SuperCL(positives="position").needs(dims).position for dims in (2, 3))
     only_pixels = SuperCL(instance=0, inter=0).needs(2)
     assert (only_pixels.fixed, only_pixels.free, only_pixels.position) == (2, 0, False)
 

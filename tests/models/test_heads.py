@@ -51,6 +51,12 @@ def test_a_norm_tells_images_apart_that_have_nearly_all_in_common() -> None:
     assert likeness(InstanceHead(32, 32, 16, norm=True)) < 0.8
 
 
+def test_one_image_alone_is_normalised_as_in_evaluation() -> None:
+    head, feature = InstanceHead(3, 4, 2, norm=True), torch.randn(1, 3, 2, 2)
+    head(torch.randn(8, 3, 2, 2))
+    torch.testing.assert_close(head(feature), head.eval()(feature))
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_gradcheck(norm: bool) -> None:
     head = InstanceHead(3, 4, 2, norm=norm).double()

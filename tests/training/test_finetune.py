@@ -53,7 +53,7 @@ def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path)
     assert after.network.spatial_dims == 2
     assert after.method is None
     assert after.start == before.origin
-    assert after.origin.in_words() == "pre-trained with supercl, then fine-tuned"
+    assert after.origin.in_words() == "pre-trained with SuperCL, then fine-tuned"
     change = (after.weights["enc1.0.weight"] - before.weights["enc1.0.weight"]).abs().max()
     assert change < 0.02
 
@@ -75,8 +75,8 @@ def test_pdcr_teaches_beside_the_masks(dims: str, blobs: Callable[..., Path], tm
     list(finetune(again, tmp_path / "again"))
     made = {name: Checkpoint.load(Run(tmp_path / name).checkpoint) for name in ("run", "again")}
     assert made["run"].method == config.method.model_dump(mode="json")
-    assert made["run"].origin.in_words() == "fine-tuned with pdcr"
-    assert made["again"].origin.in_words() == "pre-trained with pdcr, then fine-tuned with pdcr"
+    assert made["run"].origin.in_words() == "fine-tuned with PDCR"
+    assert made["again"].origin.in_words() == "pre-trained with PDCR, then fine-tuned with PDCR"
     assert not made["run"].build().training
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_medcl.errors import Stopped
+from napari_medcl.methods import JCL, SuperCL
 from napari_medcl.training.events import Evaluated, Finished, Paused, Stepped, Waiting
 from napari_medcl.training.overview import Overview
 from napari_medcl.training.run import Run, create
@@ -52,6 +53,9 @@ def test_whom_a_run_waits_for(tmp_path: Path) -> None:
     [
         ("pretrain", {"name": "supercl", "positives": "supercl", "intra": 1.0}, "SuperCL"),
         ("pretrain", {"name": "supercl", "positives": "position", "intra": 0.0, "inter": 0.0}, "PCL"),
+        ("pretrain", SuperCL().model_dump(), "SuperCL"),
+        ("pretrain", SuperCL(positives="position").model_dump(), "SuperCL"),
+        ("pretrain", JCL(positives="position", head_norm=False).model_dump(), "JCL-paper"),
         ("finetune", {"name": "pdcr"}, "PDCR"),
         ("finetune", {"name": "of tomorrow"}, "of tomorrow"),
         ("finetune", None, ""),

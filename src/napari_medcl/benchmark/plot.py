@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from napari_medcl.benchmark.figures import Figure
 
-_INCHES, _DPI = (7.0, 4.5), 150
+_INCHES, _DPI = (8.0, 4.5), 150
 _BESIDE = 0.015
 """Methods stand so far beside each other, as a share of the number of patients, that their bars can be told apart."""
 _MARKERS = "os^vDPX*"
@@ -46,5 +46,5 @@ def plot(figures: Sequence[Figure], count: str, path: Path) -> None:
     axes.set_xlabel(f"labelled training {count}")
     axes.set_ylabel("test Dice, mean and standard deviation over runs")
     axes.grid(alpha=0.3)
-    axes.legend()
+    canvas.legend(loc="outside right upper")
     canvas.savefig(path, dpi=_DPI)

@@ -59,9 +59,10 @@ def report(benchmark: Benchmark) -> Report | None:
     folder, results = benchmark.folder, read_results(benchmark.folder)
     if not results:
         return None
-    found = tuple(figures(results, benchmark.setting.most))
+    asked = benchmark.setting.asked["methods"]
+    found = sorted(figures(results, benchmark.setting.most), key=lambda one: (one.labelled, asked.index(one.method)))
     made = Report(
-        found, tuple(_notes(benchmark, results[0].run)), folder / "table.md", folder / "patients.csv",
+        tuple(found), tuple(_notes(benchmark, results[0].run)), folder / "table.md", folder / "patients.csv",
         folder / "dice.png",
     )  # fmt: skip
     write_patients(results, made.patients)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_WHOLE = 1.5
-"""An axis up to so many patches long is one window: no dearer than the two it would take, and no seam."""
+_WHOLE = {2: 4.0, 3: 1.5}
+"""An axis up to so many patches long is one window, in slices and in volumes: no seam, and no voxel is computed twice.
+
+In volumes two windows would cost as much, and the memory for more is not at hand."""
 
 
 def blended(
@@ -46,7 +48,8 @@ def blended(
     Raises:
         UserError: A batch of windows does not fit into the device's memory.
     """
-    window = [size if size <= _WHOLE * side else side for size, side in zip(images.shape[2:], patch, strict=True)]
+    longest = _WHOLE[len(patch)]
+    window = [size if size <= longest * side else side for size, side in zip(images.shape[2:], patch, strict=True)]
     calls = math.ceil(len(images) * _windows(images.shape[2:], window, overlap) / batch)
     done = 0
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from napari_medcl.data.superpixels import SuperpixelShape
 from napari_medcl.errors import UserError
-from napari_medcl.methods import AnyMethod, Method, SuperCL
+from napari_medcl.methods import JCL, AnyMethod, Method, SuperCL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,7 @@ class Offer:
 def offers(stage: Stage) -> dict[str, Offer]:
     """What can be chosen for a stage, by name; the first is what is done if nobody chooses."""
     methods = [_whole(method, stage) for method in METHODS if stage == "pretrain" or method.finetunes]
-    found = [*methods, *_BASELINES] if stage == "pretrain" else [_PLAIN, *methods]
+    found = [*methods, *_BASELINES, *_PUBLISHED] if stage == "pretrain" else [_PLAIN, *methods]
     return {offer.name: offer for offer in found}
 
 
@@ -78,10 +79,32 @@ def chosen(stage: Stage, name: str) -> Offer:
     raise UserError(f"There is no method “{name}” to {stage} with. Choose {', '.join(known)}.")
 
 
+def titled(stage: Stage, method: Any) -> str:
+    """What is offered under the most settings of these; the name where nothing is."""
+    if not isinstance(method, dict):
+        return ""
+    fitting = [
+        offer for offer in offers(stage).values() if (own := offer.settings({})) and own.items() <= method.items()
+    ]
+    best = max(fitting, key=lambda offer: len(offer.fixed), default=None)
+    return str(method.get("name", "")) if best is None else best.title
+
+
 def _whole(method: type[Method], stage: Stage) -> Offer:
     """A method with all of its settings but those of the other stage."""
-    asked = [name for name, field in method.model_fields.items() if name != "name" and _stage(field) in (None, stage)]
-    return Offer(method.__name__, (method.__doc__ or "").splitlines()[0], method, asked=tuple(asked))
+    return Offer(method.__name__, (method.__doc__ or "").splitlines()[0], method, asked=_open(method, stage))
+
+
+def _published(method: type[Method], about: str, **fixed: Any) -> Offer:
+    """A method with the settings of its paper where MedCL's own differ, and all others open."""
+    asked = tuple(name for name in _open(method, "pretrain") if name not in fixed)
+    return Offer(f"{method.__name__}-paper", about, method, fixed, asked)
+
+
+def _open(method: type[Method], stage: Stage) -> tuple[str, ...]:
+    return tuple(
+        name for name, field in method.model_fields.items() if name != "name" and _stage(field) in (None, stage)
+    )
 
 
 def _stage(field: FieldInfo) -> Any:
@@ -116,5 +139,20 @@ _BASELINES = (
         SuperCL,
         {"positives": "simclr", "intra": 0.0, "inter": 0.0},
         _IMAGES,
+    ),
+)
+_PUBLISHED = (
+    _published(
+        SuperCL,
+        "SuperCL with the paper's positives (slices at near positions), head and superpixels, for 2D.",
+        positives="position",
+        head_norm=False,
+        superpixels=SuperpixelShape(compactness=10).model_dump(),
+    ),
+    _published(
+        JCL,
+        "JCL with the paper's positives (slices at near positions) and head, for 2D.",
+        positives="position",
+        head_norm=False,
     ),
 )

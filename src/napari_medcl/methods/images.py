@@ -20,10 +20,10 @@ class ComparesImages(Method):
     instance: float = Field(
         1.0, title="Instance weight", ge=0, description="Weight of the loss between images; 0 leaves it out."
     )
-    positives: Literal["auto", "position", "simclr"] = Field(
-        "auto",
-        description="Which images are taken for alike: those near each other in their volumes (position), only the "
-        "views of one image (simclr), or position in 2D and simclr in 3D (auto).",
+    positives: Literal["simclr", "position"] = Field(
+        "simclr",
+        description="Which images are taken for alike: only the views of one image (simclr), or those near each other "
+        "in their volumes (position, as published, for slices).",
     )
     threshold: float = Field(
         0.1,
@@ -36,13 +36,14 @@ class ComparesImages(Method):
         0.1, gt=0, description="Lower looks harder at what is most alike.", json_schema_extra=ADVANCED
     )
     head_norm: bool = Field(
-        False,
+        True,
         title="Batch norm in the head",
-        description="Whether a batch norm stands in the head behind which images are compared; the loss between images "
-        "falls at once then.",
+        description="Whether a batch norm stands in the head behind which images are compared, with which the loss "
+        "between images falls sooner (published: none).",
         json_schema_extra=ADVANCED,
     )
 
-    def by_position(self, spatial_dims: int) -> bool:
-        """A patch of a volume spans many slices, so that its position says little: alone where asked for."""
-        return self.positives == "position" or (self.positives == "auto" and spatial_dims == 2)
+    @property
+    def by_position(self) -> bool:
+        """Whether images near each other in their volumes are alike."""
+        return self.positives == "position"

@@ -64,7 +64,7 @@ class JCL(ComparesImages):
         return Needs(
             fixed=2 if self.dense or self.equivariance else 0,
             free=2 if self.instance else 0,
-            position=self.by_position(spatial_dims),
+            position=self.by_position,
         )
 
     def hands_on(self, spec: NetworkSpec) -> tuple[str, ...]:

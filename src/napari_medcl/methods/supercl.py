@@ -72,7 +72,7 @@ class SuperCL(ComparesImages):
             fixed=2 if self.regions else 0,
             free=2 if self.instances else 0,
             superpixels=self.superpixels.in_dims(spatial_dims) if self.regions else None,
-            position=bool(self.instance) and self.by_position(spatial_dims),
+            position=bool(self.instance) and self.by_position,
         )
 
     def hands_on(self, spec: NetworkSpec) -> tuple[str, ...]:

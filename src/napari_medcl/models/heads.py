@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
-from napari_medcl.models.layers import BATCH_NORM, CONV
+from napari_medcl.models.layers import BATCH_NORM, CONV, VectorNorm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class InstanceHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int, outputs: int, *, norm: bool = False) -> None:
         super().__init__()
-        between = [nn.BatchNorm1d(hidden)] if norm else []
+        between = [VectorNorm(hidden)] if norm else []
         self.layers = nn.Sequential(
             nn.Linear(channels, hidden), *between, nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
         )

@@ -21,6 +21,16 @@ POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+class VectorNorm(nn.BatchNorm1d):
+    """Batch norm of vectors (B, C). One alone has no statistics of its own and is taken as in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Vectors of the same shape."""
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def over_processes(module: nn.Module) -> None:
     """Makes the layers of a module that depend on the batch see that of all processes; its state keeps its names."""
     if processes() == 1:
@@ -64,7 +74,7 @@ class _JoinedDropout(nn.Dropout):
 
 
 _JOINED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: _JoinedBatchNorm,
+    VectorNorm: _JoinedBatchNorm,
     nn.BatchNorm2d: _JoinedBatchNorm,
     nn.BatchNorm3d: _JoinedBatchNorm,
     nn.Dropout: _JoinedDropout,

@@ -7,7 +7,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from napari_medcl.errors import Stopped, UserError
-from napari_medcl.methods.choices import offers
+from napari_medcl.methods.choices import titled
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.follow import Follower
 from napari_medcl.training.run import ALIVE, Run, list_runs
@@ -143,19 +143,8 @@ def _asked(run: Run) -> dict[str, Any]:
     minutes, folder = config.get("minutes"), PureWindowsPath(str(config.get("folder"))).name
     return {
         "stage": stage,
-        "method": _title(stage, config.get("method")),
+        "method": titled(stage, config.get("method")),
         "data": "open scans" if folder == "inputs" else folder,
         "steps": config.get("steps") or (None if minutes else default),
         "minutes": minutes,
     }
-
-
-def _title(stage: Stage, method: Any) -> str:
-    """What is offered under the most settings of these; the name where nothing is."""
-    if not isinstance(method, dict):
-        return ""
-    fitting = [
-        offer for offer in offers(stage).values() if (own := offer.settings({})) and own.items() <= method.items()
-    ]
-    best = max(fitting, key=lambda offer: len(offer.fixed), default=None)
-    return str(method.get("name", "")) if best is None else best.title

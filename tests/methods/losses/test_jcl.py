@@ -77,7 +77,7 @@ def test_exception() -> None:
     with pytest.raises(ValueError, match=r"differ in shape: \(2, 3, 2, 2\), \(2, 3, 1, 1\)"):
         equivariance(random(2, 3, 8, 8), random(2, 3, 1, 1))
     with pytest.raises(ValueError, match="holds no positions, which jcl asked for"):
-        JCL().pretraining(UNet(spec()))(batch(JCL(positives="simclr").needs(2), (16, 16)))
+        JCL(positives="position").pretraining(UNet(spec()))(batch(JCL().needs(2), (16, 16)))
 
 
 @SIZES
@@ -145,7 +145,7 @@ def authors(shared) -> nn.Module:
     weights = torch.load(shared / "reference/jcl_authors_checkpoint.pth", weights_only=True)["net"]
     net = UNet(spec(depth=4))
     net.load_state_dict({ours: value for key, value in weights.items() if (ours := our_name(key))}, strict=False)
-    module = JCL(projection=8).pretraining(net)
+    module = JCL(projection=8, head_norm=False).pretraining(net)
     heads = {
         "target_instance_projector": (module.auxiliary_instance, 2),
         "online_instance_projector": (module.dominant_instance, 2),
@@ -261,7 +261,7 @@ def test_feature_no_weight_no_term(left_out: str, views: tuple[int, int], passes
 
 
 def test_feature_only_images() -> None:
-    method = JCL(dense=0, equivariance=0)
+    method = JCL(dense=0, equivariance=0, positives="position")
     needs = method.needs(2)
     assert (needs.fixed, needs.free, needs.position, needs.superpixels) == (0, 2, True, None)
     module = method.pretraining(UNet(spec()))

@@ -95,13 +95,13 @@ def by_label(labels: Tensor) -> Tensor:
     return rows[..., :, None] == rows[..., None, :]
 
 
-def alike(method: ComparesImages, batch: Batch, spatial_dims: int) -> Tensor:
+def alike(method: ComparesImages, batch: Batch) -> Tensor:
     """Positives (2B, 2B) among the two views of the B images of all processes, as a method chooses them.
 
     Raises:
         ValueError: The batch lacks the positions that were asked for.
     """
-    if not method.by_position(spatial_dims):
+    if not method.by_position:
         image = (*batch.fixed, *batch.free)[0]
         return other_view(processes() * len(image), image.device)
     if batch.position is None:

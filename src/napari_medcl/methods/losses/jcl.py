@@ -105,7 +105,7 @@ class Pretraining(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted terms by name."""
         method = self.method
-        positives = alike(method, batch, self._net[0].spec.spatial_dims)
+        positives = alike(method, batch)
         terms: dict[str, Tensor] = {}
         if method.instance:
             auxiliary = self.auxiliary_instance(self._auxiliary(batch.free[0]))

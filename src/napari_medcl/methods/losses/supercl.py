@@ -153,7 +153,7 @@ class Pretraining(nn.Module):
         vectors = [self.head(self._net[0].encode(view)["bottleneck"]) for view in batch.free]
         instances = gathered(torch.stack(vectors, dim=1))
         if method.instance:
-            positives = alike(method, batch, self._net[0].spec.spatial_dims)
+            positives = alike(method, batch)
             terms["instance"] = method.instance * contrastive(instances, positives, method.temperature)
         if method.inter:
             pooled = [gathered(self._pooled(batch, encoded["bottleneck"])) for encoded in maps]

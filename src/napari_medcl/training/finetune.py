@@ -43,7 +43,8 @@ _BATCH = {2: 12, 3: 2}
 _APPEARANCE = Appearance(p=0.2, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.15, blur=0.8)
 _MOVED = 0.9
 """Share of the crops that are turned, scaled or bent, and so interpolated; scans to be segmented are not."""
-_ROTATION = {2: 30.0, 3: 20.0}
+_ROTATION = {2: 180.0, 3: 20.0}
+"""Degrees. A slice may lie turned by a quarter in the next patient's scan; which side is which, it keeps."""
 _OVERLAP = 0.25
 """Of the windows in validation; less than in prediction, because it is done often."""
 _KEPT = 0.99

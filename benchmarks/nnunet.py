@@ -5,10 +5,11 @@ Runs in an environment of its own, with nnunetv2 and without MedCL:
     python benchmarks/nnunet.py DATA RUN --work FOLDER [--minutes 10] [--threads 1]
     medcl evaluate FOLDER/test DATA --split RUN/split.json --side test
 
-DATA is a folder in the Decathlon's layout, RUN a MedCL fine-tuning of it, whose split.json tells who is labelled and on which side. Planning and
-preprocessing are not counted. The trainer is nnU-Net's, with its network, loss, augmentation and optimiser. Its 1000
-epochs of 250 steps are replaced by epochs of 5 until the time is over, with the learning rate's fall fitted to it; its
-masks are predicted with mirroring, as usual there.
+DATA is a folder in the Decathlon's layout, RUN a MedCL fine-tuning of it, whose split.json tells what it learned from
+and who is on which side. Planning and preprocessing are not counted. The trainer is nnU-Net's, with its network, loss,
+augmentation and optimiser. Its 1000 epochs of 250 steps are replaced by epochs of 5 steps, with one batch of validation
+each, until the time is over, and the learning rate's fall is fitted to that; masks are predicted with mirroring, as
+usual there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> None:
         os.environ[f"nnUNet_{kind}"] = str(asked.work / kind)
     os.environ.update(nnUNet_n_proc_DA="1", nnUNet_compile="f")
     sides = json.loads((asked.run / "split.json").read_text("utf-8"))
-    sides["train"] = sides["labelled"]
+    sides["train"] = sides["learned"]
     write_raw(asked.data, sides["train"] + sides["val"], asked.work / "raw" / _NAME)
     network = train(asked.work, sides, asked)
     predict(network, [asked.data / "imagesTr" / f"{case}.nii.gz" for case in sides["test"]], asked.work / "test")

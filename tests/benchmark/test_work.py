@@ -70,7 +70,11 @@ def test_everything_is_made_measured_and_reported(config: BenchmarkConfig, tmp_p
     assert lines[0].startswith("| labelled | method |")
     assert len([line for line in lines if line.startswith("|")]) == 2 + 4
     assert "3 training patients, 2 test patients. 4 gradient steps" in found.table.read_text()
-    assert "jcl" in next(line for line in lines if "Pre-training on all training images, 3 steps" in line)
+    (told,) = [line for line in lines if line.startswith("Pre-training on all training images: jcl 3 steps in ")]
+    alone = config.model_copy(update={"methods": ("scratch",)})
+    again = report(Benchmark(alone, tmp_path / "out"))
+    assert again is not None
+    assert told in again.table.read_text(), "also where a later call asks for less"
     with found.patients.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 * len(sides["test"]) * 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_medcl.training.events import Stage
 
-_PRETRAIN = "pretrain"
+PRETRAIN = "pretrain"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _pretraining(config: BenchmarkConfig, shared: dict[str, Any], start: str, ru
             raise UserError(f"There is no pre-training “{start}” to compare. Choose {names}, or add it to starts.")
         own = {"method": known[start].settings({})}
     given = {**shared, "steps": config.pretrain_steps, **config.pretrain, **own}
-    return Cell(runs / f"{_PRETRAIN}_{start}", _checked(PretrainConfig, given, f"pre-training {start}"))
+    return Cell(runs / f"{PRETRAIN}_{start}", _checked(PretrainConfig, given, f"pre-training {start}"))
 
 
 def _finetuning(
@@ -119,7 +119,7 @@ def _finetuning(
             raise UserError(f"There is no addition “{addition}” in {method}. Choose {', '.join(known)}.")
         given |= known[addition]
     number, most = labelled
-    after = None if start == SCRATCH else runs / f"{_PRETRAIN}_{start}"
+    after = None if start == SCRATCH else runs / f"{PRETRAIN}_{start}"
     given |= {"seed": seed, "start": after, "labelled": None if number == most else number}
     given["labelled_by"] = config.count.removesuffix("s")
     made = _checked(FinetuneConfig, given, f"fine-tuning of {method}")

@@ -7,15 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_medcl.benchmark.cells import PRETRAIN
 from napari_medcl.benchmark.figures import Figure, Interval, figures
 from napari_medcl.benchmark.plot import plot
 from napari_medcl.benchmark.results import read_results, seconds, write_patients
 from napari_medcl.errors import UserError
 from napari_medcl.files import whole
 from napari_medcl.training.history import duration
+from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from napari_medcl.benchmark.work import Benchmark
@@ -110,12 +112,16 @@ def _notes(benchmark: Benchmark, run: str) -> list[str]:
         "draws of the test patients with replacement. Gap: from scratch with as many labels to scratch with all of "
         "them. HD95 leaves out what was not found at all.",
     ]
-    made = [cell.folder for cell in benchmark.cells if cell.stage == "pretrain" and cell not in benchmark.left()]
-    pretrained = {folder.name: seconds(folder) for folder in made}
-    if pretrained:
-        each = ", ".join(f"{name.partition('_')[2]} {duration(time)}" for name, time in pretrained.items())
-        notes.append(f"Pre-training on all training images, {config.pretrain_steps} steps: {each}.")
+    if starts := list(_pretrained(folder)):
+        notes.append(f"Pre-training on all training images: {', '.join(starts)}.")
     return [*notes, f"Made with {_made_with(about)}."]
+
+
+def _pretrained(folder: Path) -> Iterator[str]:
+    """What the runs in the folder start from, those of earlier calls too."""
+    for path in sorted(folder.glob(f"runs/{PRETRAIN}_*")):
+        if (made := Run(path)).state == "finished":
+            yield f"{path.name.removeprefix(PRETRAIN)[1:]} {made.config['steps']} steps in {duration(seconds(path))}"
 
 
 def _made_with(about: dict[str, Any]) -> str:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WHOLE = {2: 4.0, 3: 1.5}
-"""An axis up to so many patches long is one window, in slices and in volumes: no seam, and no voxel is computed twice.
+"""An axis up to so many patches long is one window, in slices and in volumes: no seam, and nothing is computed twice.
 
-In volumes two windows would cost as much, and the memory for more is not at hand."""
+In volumes a window of 1.5 is no dearer than the two it would take; longer ones would take too much memory."""
 
 
 def blended(

@@ -19,7 +19,7 @@ TEXTS = sorted(
     path
     for pattern in ("*.md", "*.toml", "*.ini", "scripts/*", ".ci/*", "src/**/*", "docs/**/*", "examples/**/*")
     for path in ROOT.glob(pattern)
-    if path.is_file() and path.suffix != ".pyc"
+    if path.is_file() and path.suffix not in (".pyc", ".png")
 )
 
 

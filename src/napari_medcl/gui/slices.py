@@ -81,7 +81,7 @@ class SlicesTab(PairsTab):
             dock,
             subject,
             "SuperCL takes slices for alike whose superpixel maps are linked (groups); "
-            "PCL and JCL those at near positions.",
+            "PCL, SuperCL-paper and JCL-paper those at near positions.",
         )
         self._task = Task(self)
         self._asked: Asked | None = None

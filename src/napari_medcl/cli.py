@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from napari_medcl.benchmark_cli import add_benchmark
+from napari_medcl.corrections_cli import corrections, edit
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.errors import Elsewhere, UserError, explain
 from napari_medcl.learn_cli import add_commands
@@ -230,6 +231,8 @@ def make_app(tokens: Sequence[str]) -> App:
         help="Segment medical scans from few masks: superpixels, pre-training, fine-tuning, prediction.",
     )
     app.command(runs)
+    app.command(edit)
+    app.command(corrections)
     for command in (superpixels, predict, evaluate, demo):
         app.command(command)
     app.command(import_model, name="import")

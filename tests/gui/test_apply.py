@@ -10,6 +10,7 @@ from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import Stopped
 from napari_medcl.gui import apply as dock_module
+from napari_medcl.gui.writer import suggested
 from napari_medcl.models import NetworkSpec
 from napari_medcl.models.unet import UNet
 from napari_medcl.training.events import Evaluated
@@ -156,8 +157,8 @@ def test_blocks_of_a_slice_that_is_not_in_view(viewer: Any, dock: Any, tmp_path:
 def test_mask_is_saved_beside_the_scan(dock: Any, scan: Path, qtbot: QtBot) -> None:
     assert not dock.save.isEnabled()
     press(dock, qtbot)
-    assert dock.suggested() == scan.parent / "scan_mask.nii.gz"
-    dock.save_to(dock.suggested())
+    assert suggested(dock._mask) == scan.parent / "scan_mask.nii.gz"
+    dock.save_to(suggested(dock._mask))
     assert "Saved as" in dock.message.text()
     assert same_geometry(scan, scan.parent / "scan_mask.nii.gz")
     dock.save_to(scan.parent / "nowhere" / "mask.nii.gz")
@@ -173,7 +174,7 @@ def test_mask_is_not_put_among_scans(viewer: Any, dock: Any, scan: Path, qtbot: 
     viewer.open(scan.rename(folder / "case.nii.gz"), plugin="medcl")
     dock.scan.setValue(viewer.layers["case"])
     press(dock, qtbot)
-    assert dock.suggested() == scan.parent / "data" / "case_mask.nii.gz"
+    assert suggested(dock._mask) == scan.parent / "data" / "case_mask.nii.gz"
 
 
 def test_channels_of_the_file_come_along(viewer: Any, dock: Any, tmp_path: Path, qtbot: QtBot) -> None:

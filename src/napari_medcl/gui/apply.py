@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
 
-from napari_medcl.data.formats import stem
 from napari_medcl.errors import UserError
 from napari_medcl.gui.blocks import BlockMaps
 from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Message, Progress, images_of
 from napari_medcl.gui.editors import BoolEdit, Choice, tip
-from napari_medcl.gui.layers import image_layers, labels_layer, same_scan, source_of, to_volume
+from napari_medcl.gui.layers import image_layers, labels_layer, same_scan, to_volume
 from napari_medcl.gui.models import ModelChoice, look_at
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.view import shown_step
-from napari_medcl.gui.writer import write_mask
+from napari_medcl.gui.writer import MASKS, suggested, write_mask
 from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from napari_medcl.gui.models import Facts
     from napari_medcl.inference.predict import Prediction, Predictor
 
-_MASKS = "Masks (*.nii.gz *.nii *.nrrd *.mha *.png)"
-_SCANS_ONLY = ("imagesTr", "imagesTs", "images", "unlabelled")
-"""Folders where a mask would be taken for another scan to train on."""
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -239,18 +235,9 @@ class ApplyDock(Dock):
         if self._mask not in self.viewer.layers:
             self.message.warn("The mask has been removed from the viewer. Segment the scan again.")
             return
-        asked, _ = QFileDialog.getSaveFileName(self, "Save the mask", str(self.suggested()), _MASKS)
+        asked, _ = QFileDialog.getSaveFileName(self, "Save the mask", str(suggested(self._mask)), MASKS)
         if asked:
             self.save_to(Path(asked))
-
-    def suggested(self) -> Path:
-        """A name for the mask: beside the scan's file, or beside a folder that holds nothing but scans."""
-        source = source_of(self._mask.metadata)
-        if source is None or source.path is None:
-            return Path.home() / f"{self._mask.name}.nii.gz"
-        suffix = ".png" if source.format == "picture" else ".nii.gz"
-        folder = source.path.parent
-        return (folder.parent if folder.name in _SCANS_ONLY else folder) / f"{stem(source.path)}_mask{suffix}"
 
     def save_to(self, path: Path) -> None:
         """Saves the mask as it is now, corrections included."""

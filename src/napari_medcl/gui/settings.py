@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_medcl.correction.places import home_beside
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.training.run import default_root
 
@@ -17,6 +18,11 @@ class Settings:
     device: str = "auto"
     segments: int = SuperpixelSettings().segments
     compactness: float = SuperpixelSettings().compactness
+
+    @property
+    def corrections(self) -> Path:
+        """Where it is noted which masks are being corrected, beside the runs."""
+        return home_beside(self.runs)
 
 
 def settings() -> Settings:

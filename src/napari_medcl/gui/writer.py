@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import napari
 
-from napari_medcl.data.formats import write_labels, write_volume
+from napari_medcl.data.formats import stem, write_labels, write_volume
 from napari_medcl.errors import UserError
-from napari_medcl.gui.layers import sources, to_labels, to_volume
+from napari_medcl.gui.layers import source_of, sources, to_labels, to_volume
+
+MASKS = "Masks (*.nii.gz *.nii *.nrrd *.mha *.png)"
+"""What a dialog offers."""
+_SCANS_ONLY = ("imagesTr", "imagesTs", "images", "unlabelled")
+"""Folders where a mask would be taken for another scan to train on."""
 
 
 def write_mask(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -37,3 +43,13 @@ def write_map(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         return [str(write_volume(to_volume([layer]), path))]
     except UserError as error:
         raise OSError(str(error)) from None
+
+
+def suggested(layer: Any) -> Path:
+    """A name for a mask: beside its scan's file, or beside a folder that holds nothing but scans."""
+    source = source_of(layer.metadata)
+    if source is None or source.path is None:
+        return Path.home() / f"{layer.name}.nii.gz"
+    suffix = ".png" if source.format == "picture" else ".nii.gz"
+    folder = source.path.parent
+    return (folder.parent if folder.name in _SCANS_ONLY else folder) / f"{stem(source.path)}_mask{suffix}"

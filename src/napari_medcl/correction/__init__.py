@@ -1,0 +1,1 @@
+"""Corrections of masks: what was done, kept safe, and where to look next."""

@@ -1,0 +1,108 @@
+"""Growing a click or a scribble to the edges round it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+
+from napari_medcl.errors import Stopped
+from napari_medcl.gui.tasks import Task
+from napari_medcl.gui.tool import Tool
+from napari_medcl.inference.scribble import grow_to_edge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from napari_medcl.gui.docks import Dock
+    from napari_medcl.gui.tool import Voxel
+    from napari_medcl.gui.work import Part, Work
+
+_STEP = 1.25
+"""A step of the wheel looks so many times as far."""
+
+
+class EdgeGrower(Tool):
+    """Grows a click or a scribble to the edges round it, when the mouse is let go.
+
+    Attributes:
+        resized: The wheel asks to look so many mm far.
+    """
+
+    resized = Signal(float)
+
+    def __init__(self, dock: Dock, work: Work) -> None:
+        super().__init__(dock, work)
+        self._reach_mm = 30.0
+        self._task = Task(self)
+        self._seeds: list[Voxel] = []
+        self._asked: tuple[Part, bool] | None = None
+
+        self._task.done.connect(self._take_region)
+        self._task.failed.connect(self.told)
+        self.turned.connect(self._turned)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing grows any more."""
+        return not self._task.running
+
+    def set_reach(self, reach_mm: float) -> None:
+        """Looks so many mm far."""
+        self._reach_mm = reach_mm
+
+    def stroke(self, part: Part, voxels: list[Voxel], *, erases: bool) -> None:
+        """Remembers where the mouse was."""
+        self._asked = part, erases
+        self._seeds += voxels
+
+    def lift(self) -> None:
+        """Lets it grow."""
+        seeds, self._seeds = self._seeds, []
+        if self._asked is None or not seeds:
+            return
+        part = self._asked[0]
+        where = np.zeros(part.labels.shape, bool)
+        where[tuple(np.transpose(seeds))] = True
+        others = (part.labels != 0) & (part.labels != self.work.label)
+        self.told.emit("Growing to the edge …")
+        self._task.start(region_of, self.work.image(part)[0], where, others, part.spacing, self._reach_mm)
+
+    def wheel(self, steps: float) -> None:
+        """Looks further, or less far."""
+        self.resized.emit(float(np.clip(self._reach_mm * _STEP**steps, 1, 500)))
+
+    def _take_region(self, where: NDArray[np.bool_]) -> None:
+        assert self._asked is not None
+        part, erases = self._asked
+        count = self.painted(part.now, where, (), erases=erases)
+        self.told.emit(f"{count} voxels {'erased' if erases else 'labelled'}.")
+
+    def _turned(self, on: bool) -> None:
+        if not on:
+            self._task.stop()
+            self._seeds = []
+
+
+def region_of(
+    image: NDArray[Any],
+    seeds: NDArray[np.bool_],
+    others: NDArray[np.bool_],
+    spacing: tuple[float, ...],
+    reach_mm: float,
+    *,
+    progress: Callable[[float], None],
+    stop: Callable[[], bool],
+) -> NDArray[np.bool_]:
+    """The region that grows from the seeds; called in a thread.
+
+    Raises:
+        Stopped: `stop` said so.
+    """
+    del progress
+    if stop():
+        raise Stopped
+    return grow_to_edge(image, seeds, spacing, background=others, reach_mm=reach_mm)

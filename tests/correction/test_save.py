@@ -90,7 +90,7 @@ def test_saving_often_keeps_every_version(path: Path) -> None:
 
 def test_names_within_a_second_are_numbered(path: Path) -> None:
     now = datetime(2024, 5, 6, 7, 8, 9)
-    backups = [save._back_up(path, now).name for _ in range(3)]
+    backups = [save.back_up(path, now).name for _ in range(3)]
     assert backups == [f"a-20240506-070809{end}.nii.gz" for end in ("", "-1", "-2")]
 
 

@@ -158,7 +158,7 @@ def rows(records: Mapping[str, Record]) -> list[dict[str, Any]]:
             "case": case,
             "version": number,
             "time": version.time,
-            "minutes": version.seconds / 60,
+            "minutes": round(version.seconds / 60, 2),
             "edits": version.edits,
             **sizes,
             "reviewed_slices": len(record.reviewed),
@@ -172,7 +172,7 @@ def rows(records: Mapping[str, Record]) -> list[dict[str, Any]]:
 def _by_label(version: Version) -> list[dict[str, Any]]:
     nothing = {"label": None, "volume_ml": None, "dice": None}
     return [
-        {"label": label, "volume_ml": version.volumes_ml.get(label, 0.0), "dice": version.dice.get(label)}
+        {"label": label, "volume_ml": round(version.volumes_ml.get(label, 0.0), 6), "dice": version.dice.get(label)}
         for label in sorted(version.volumes_ml.keys() | version.dice.keys())
     ] or [nothing]
 

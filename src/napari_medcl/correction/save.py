@@ -53,7 +53,7 @@ def save_mask(labels: Labels, path: Path, record: Record) -> Saved:
         UserError: The mask, its record or the copy cannot be written; the old file is as it was.
     """
     now = datetime.now().astimezone()
-    backup = _back_up(path, now) if path.exists() else None
+    backup = back_up(path, now) if path.exists() else None
     try:
         before = _voxels(path, labels.shape) if backup else None
         voxel_ml = math.prod(labels.spacing) / 1000
@@ -67,8 +67,8 @@ def save_mask(labels: Labels, path: Path, record: Record) -> Saved:
     return Saved(path, backup, record)
 
 
-def _back_up(path: Path, now: datetime) -> Path:
-    """Copies a file to a new name that tells when.
+def back_up(path: Path, now: datetime) -> Path:
+    """Copies a file to `.medcl-backups` beside it, under a name that tells when.
 
     Raises:
         UserError: It cannot be copied.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import napari
 
+    from napari_medcl.correction.journal import Recovered
+
 
 class CorrectDock(Dock):
     """Corrects any labels layer over the scan that it lies on."""
@@ -68,7 +70,7 @@ class CorrectDock(Dock):
         # connections
         self.work.changed.connect(self._bind)
         self.new.clicked.connect(self.add_mask)
-        self.recover.recovered.connect(self.mask.setValue)
+        self.recover.recovered.connect(self._take_up)
         self.closed.connect(self._release)
         self._bound: Any = None
         self._choose_first()
@@ -91,6 +93,11 @@ class CorrectDock(Dock):
         self.viewer.add_layer(layer)
         self.mask.refresh()
         self.mask.setValue(layer)
+
+    def _take_up(self, layer: Labels, left: Recovered) -> None:
+        """Corrects a mask that was left behind, in the journal that it has."""
+        self.mask.setValue(layer)
+        self.keeper.resume(left.path, left.changes)
 
     def keys(self) -> dict[str, Callable[[], None]]:
         """What a key does while the mask is selected in the viewer."""

@@ -39,7 +39,7 @@ class EditsTab(QWidget):  # type: ignore[misc]
         super().__init__()
         self._dock, self._work = dock, work
         self._look, self._make = Task(self), Task(self)
-        self._asked: Part | None = None
+        self._asked: dict[Task, Part] = {}
         self._layer: Any = None
 
         # widgets
@@ -92,6 +92,7 @@ class EditsTab(QWidget):  # type: ignore[misc]
             task.ended.connect(self.progress.hide)
             self.progress.stopped.connect(task.stop)
             dock.closed.connect(task.stop)
+        dock.closed.connect(self.clear)
         self._exchanged()
 
     def run(self, name: str) -> None:
@@ -124,9 +125,9 @@ class EditsTab(QWidget):  # type: ignore[misc]
             self.message.warn(str(error))
             return
         self.message.say("")
-        self._asked = replace(part, labels=part.labels.copy())
+        asked = self._asked[task] = replace(part, labels=part.labels.copy())
         self.progress.begin()
-        task.start(edited, edit, self._asked.labels, on)
+        task.start(edited, edit, asked.labels, on)
 
     def _asked_for(self) -> tuple[Edit, Part, On]:
         form = self.forms[self.kind.value()]
@@ -144,17 +145,16 @@ class EditsTab(QWidget):  # type: ignore[misc]
         return edit, part, On(part.spacing, part.voxel_ml, label, axis)
 
     def _show(self, after: NDArray[Any]) -> None:
-        assert self._asked is not None
         name = "what the edit changes"
-        self._layer, told = show_differences(self._dock, self._layer, self._asked, after, name)
+        self._layer, told = show_differences(self._dock, self._layer, self._asked[self._look], after, name)
         self.message.say(f"Would be changed: {told}.")
 
     def _put(self, after: NDArray[Any]) -> None:
-        assert self._asked is not None
-        if not np.array_equal(self._asked.now.labels, self._asked.labels):
+        asked = self._asked[self._make]
+        if not np.array_equal(asked.now.labels, asked.labels):
             self.message.warn("The mask has changed meanwhile, and nothing was done. Press Apply again.")
             return
-        count = self._work.put(self._asked, after)
+        count = self._work.put(asked, after)
         self.message.say(f"{count} voxels have changed." if count else "Nothing was to be changed.")
         self.edited.emit(count)
 

@@ -36,9 +36,10 @@ class EdgeGrower(Tool):
 
     def __init__(self, dock: Dock, work: Work) -> None:
         super().__init__(dock, work)
-        self._reach_mm = 30.0
+        self._reach_mm, self._whole = 30.0, False
         self._task = Task(self)
         self._seeds: list[Voxel] = []
+        self._drawn: tuple[Part, bool] | None = None
         self._asked: tuple[Part, bool] | None = None
 
         self._task.done.connect(self._take_region)
@@ -54,9 +55,17 @@ class EdgeGrower(Tool):
         """Looks so many mm far."""
         self._reach_mm = reach_mm
 
+    def set_whole(self, whole: bool) -> None:
+        """Grows in the slice in view, or in the volume."""
+        self._whole = whole
+
+    def part(self) -> Part:
+        """The slice in view, or all of the mask."""
+        return self.work.part(whole=self._whole)
+
     def stroke(self, part: Part, voxels: list[Voxel], *, erases: bool) -> None:
         """Remembers where the mouse was."""
-        self._asked = part, erases
+        self._drawn = part, erases
         self._seeds += voxels
 
     def lift(self) -> None:
@@ -65,11 +74,9 @@ class EdgeGrower(Tool):
         if self._asked is None or not seeds:
             return
         part = self._asked[0]
-        where = np.zeros(part.labels.shape, bool)
-        where[tuple(np.transpose(seeds))] = True
-        others = (part.labels != 0) & (part.labels != self.work.label)
+        image = self.work.image(part)[0]
         self.told.emit("Growing to the edge …")
-        self._task.start(region_of, self.work.image(part)[0], where, others, part.spacing, self._reach_mm)
+        self._task.start(region_of, image, seeds, part.labels.copy(), self.work.label, part.spacing, self._reach_mm)
 
     def wheel(self, steps: float) -> None:
         """Looks further, or less far."""
@@ -78,8 +85,12 @@ class EdgeGrower(Tool):
     def _take_region(self, where: NDArray[np.bool_]) -> None:
         assert self._asked is not None
         part, erases = self._asked
-        count = self.painted(part.now, where, (), erases=erases)
-        self.told.emit(f"{count} voxels {'erased' if erases else 'labelled'}.")
+
+        def paint() -> None:
+            count = self.painted(part.now, where, (), erases=erases)
+            self.told.emit(f"{count} voxels {'erased' if erases else 'labelled'}.")
+
+        self.safely(paint)
 
     def _turned(self, on: bool) -> None:
         if not on:
@@ -89,15 +100,16 @@ class EdgeGrower(Tool):
 
 def region_of(
     image: NDArray[Any],
-    seeds: NDArray[np.bool_],
-    others: NDArray[np.bool_],
+    seeds: list[Voxel],
+    labels: NDArray[Any],
+    label: int,
     spacing: tuple[float, ...],
     reach_mm: float,
     *,
     progress: Callable[[float], None],
     stop: Callable[[], bool],
 ) -> NDArray[np.bool_]:
-    """The region that grows from the seeds; called in a thread.
+    """The region that grows from the seeds and stops at other labels; called in a thread.
 
     Raises:
         Stopped: `stop` said so.
@@ -105,4 +117,6 @@ def region_of(
     del progress
     if stop():
         raise Stopped
-    return grow_to_edge(image, seeds, spacing, background=others, reach_mm=reach_mm)
+    where = np.zeros(labels.shape, bool)
+    where[tuple(np.transpose(seeds))] = True
+    return grow_to_edge(image, where, spacing, background=(labels != 0) & (labels != label), reach_mm=reach_mm)

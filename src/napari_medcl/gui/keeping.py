@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medcl.correction.journal import (
     Journal,
+    Unwritable,
     apart,
     beside,
     discard,
@@ -63,6 +64,7 @@ class Keeper(QObject):  # type: ignore[misc]
         self._before: NDArray[Any] | None = None
         self._layer: Any = None
         self._changes = 0
+        self._left: dict[Any, tuple[Record, int, Path | None]] = {}
         self._last = 0.0
         self.record = Record(origin="empty")
         self._rest = QTimer(self)
@@ -103,6 +105,17 @@ class Keeper(QObject):  # type: ignore[misc]
         self.recorded.emit()
         return saved
 
+    def resume(self, path: Path, changes: int) -> None:
+        """Goes on with a journal of the mask that is chosen: what it holds is in no file yet."""
+        try:
+            self._journal, self._before = Journal.resume(path), None
+        except UserError as error:
+            self.warned.emit(str(error))
+            return
+        self._changes = changes
+        self._note()
+        self.recorded.emit()
+
     def end(self) -> None:
         """Ends the journal; it stays where there are edits that no file has."""
         self._rest.stop()
@@ -113,9 +126,18 @@ class Keeper(QObject):  # type: ignore[misc]
         """Goes over to the mask that is chosen."""
         if self._work.layer is self._layer:
             return
-        self.end()
+        self._rest.stop()
+        self._note()
+        if self._layer is not None:
+            path = self._journal.path if self._journal is not None and self.unsaved else None
+            self._left[self._layer.unique_id] = self.record, self._changes, path
+        self._close()
         self._layer = self._work.layer
         self._begin()
+        if self._layer is not None and (left := self._left.pop(self._layer.unique_id, None)) is not None:
+            self.record, changes, path = left
+            if path is not None:
+                self.resume(path, changes)
         self.recorded.emit()
 
     def _begin(self) -> None:
@@ -132,17 +154,17 @@ class Keeper(QObject):  # type: ignore[misc]
             self.warned.emit(str(error))
 
     def _opened(self, before: NDArray[Any]) -> Journal:
-        """A journal beside the mask; apart from it where its folder cannot be written, or another viewer corrects it.
+        """A journal beside the mask; apart from it where its folder cannot be written.
 
         Raises:
-            UserError: There cannot be one there either.
+            UserError: Another viewer corrects the mask, edits of it were never saved, or nothing can be written.
         """
         told, home, file = about(self._layer, self._work.scan), settings().corrections, file_of(self._layer)
         places = [apart(home)] if file is None else [beside(file), apart(home)]
         home.mkdir(parents=True, exist_ok=True)
         try:
             journal = Journal.begin(places[0], before, told)
-        except UserError:
+        except Unwritable:
             if file is None:
                 raise
             journal = Journal.begin(places[1], before, told)
@@ -172,11 +194,11 @@ class Keeper(QObject):  # type: ignore[misc]
                 self._journal, self._before = self._opened(before), None
             if self._journal is not None:
                 self._changes += bool(self._journal.note(array, box))
+        except (UserError, OSError) as error:
+            self.warned.emit(f"This edit is not journalled, so save the mask. {error}")
         except ValueError:  # the layer was given other data, of another shape or type
             self._close()
             self._begin()
-        except (UserError, OSError) as error:
-            self.warned.emit(f"This edit is not journalled, so save the mask. {error}")
 
     def _put(self, record: Record) -> None:
         self.record = record
@@ -198,6 +220,8 @@ def layer_of(recovered: Recovered) -> LayerData:
     """The mask as it was left, as a labels layer."""
     found = read(recovered.path)
     meta: dict[str, Any] = dict(found.about["layer"])
+    if found.about["mask"] is not None:
+        meta["metadata"]["medcl"][SAVED] = found.about["mask"]
     meta["axis_labels"] = tuple(meta["axis_labels"])
     return found.mask, meta, "labels"
 

@@ -119,6 +119,8 @@ class LearnTab(QWidget):  # type: ignore[misc]
             task.progressed.connect(self.progress.setValue)
             self.progress.stopped.connect(task.stop)
             dock.closed.connect(task.stop)
+        work.changed.connect(self._leave)
+        dock.closed.connect(self._withdraw)
         self._watch = Watch(self, _EVERY_MS, self._question)
         self._watch.looked.connect(self._take)
         self._offer(on=False)
@@ -244,6 +246,11 @@ class LearnTab(QWidget):  # type: ignore[misc]
             count = self._work.put(part, after)
             self.message.say(f"The proposal is taken: {count} voxels have changed. Ctrl+Z takes them back.")
         self._withdraw()
+
+    def _leave(self) -> None:
+        """A proposal is for one mask."""
+        if self._asked is not None and self._asked[0] is not self._work.layer:
+            self._withdraw()
 
     def _withdraw(self, _: bool = False) -> None:
         for layer in (self._proposal, self._difference):

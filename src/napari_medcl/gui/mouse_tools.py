@@ -42,7 +42,7 @@ class MouseTools(QWidget):  # type: ignore[misc]
         )
         self.hint = QLabel(_HINT)
         self.hint.setWordWrap(True)
-        self.per = Choice([("of the slice in view", "slice"), ("of the volume (3D)", "volume")])
+        self.per = Choice([("the slice in view", "slice"), ("the volume (3D)", "volume")])
         self.per.setToolTip(
             tip("A superpixel of the volume reaches into the slices beside; it takes longer to compute.")
         )
@@ -59,7 +59,7 @@ class MouseTools(QWidget):  # type: ignore[misc]
 
         # layout
         rows = QFormLayout()
-        rows.addRow("Superpixels", self.per)
+        rows.addRow("Work on", self.per)
         rows.addRow(self.form)
         rows.addRow("Reach", self.reach)
         rows.addRow("Paint from", self.low)
@@ -92,7 +92,8 @@ class MouseTools(QWidget):  # type: ignore[misc]
         for other, tool in self.tools.items():
             if on and other != name:
                 tool.turn(on=False)
-        self.message.say("")
+        if on:
+            self.message.say("")
         self.tools[name].safely(lambda: self.tools[name].turn(on=on))
         self.buttons[name].setChecked(self.tools[name].on)
 
@@ -100,6 +101,7 @@ class MouseTools(QWidget):  # type: ignore[misc]
         how = self.form.value(per=self.per.value())
         assert isinstance(how, SuperpixelSettings)
         self.brush.set_how(how)
+        self.grower.set_whole(how.per == "volume")
 
     def _limit(self, *_: Any) -> None:
         for tool in self.tools.values():

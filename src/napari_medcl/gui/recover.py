@@ -25,10 +25,10 @@ class RecoverRow(QWidget):  # type: ignore[misc]
     """Masks with edits that were never saved; there only where there are some.
 
     Attributes:
-        recovered: The layer of a mask as it was left.
+        recovered: The layer of a mask as it was left, and what was left; its journal is to be gone on with.
     """
 
-    recovered = Signal(object)
+    recovered = Signal(object, object)
 
     def __init__(self, dock: Dock) -> None:
         super().__init__()
@@ -75,8 +75,7 @@ class RecoverRow(QWidget):  # type: ignore[misc]
             self.message.warn(str(error))
             return
         self._dock.viewer.add_layer(layer)
-        self.recovered.emit(layer)
-        give_up(chosen)  # the journal of the new layer has it all by now
+        self.recovered.emit(layer, chosen)
         self.refresh()
 
     def _open_scan(self, chosen: Recovered) -> None:

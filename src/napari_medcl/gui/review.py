@@ -73,12 +73,13 @@ class ReviewTab(QWidget):  # type: ignore[misc]
         self._wait.timeout.connect(self._start)
         for signal in (work.changed, work.moved, work.painted, work.refreshed, self.map.valueChanged):
             signal.connect(self._soon)
+        work.moved.connect(self._tick)
         keeper.recorded.connect(self._draw)
         self._task.done.connect(self._take)
         self._task.failed.connect(self.message.warn)
         self.bar.jumped.connect(self.go_to)
         self.next.clicked.connect(self.go_on)
-        self.reviewed.clicked.connect(self._mark)
+        self.reviewed.clicked.connect(self.turn_reviewed)
         for event in self._layer_events():
             event.connect(self._offer)
         dock.viewer.events.theme.connect(self._follow_theme)
@@ -89,10 +90,10 @@ class ReviewTab(QWidget):  # type: ignore[misc]
     def go_on(self) -> None:
         """Goes to the slice that is to be looked at next."""
         shown = self._shown()
-        if shown is None or self._scores is None:
+        if shown is None or self._scores is None or shown[0] != self._axis:
             return
         reviewed = self._keeper.record.reviewed_along(self._axis)
-        if (index := next_slice(self._scores, reviewed, shown)) is None:
+        if (index := next_slice(self._scores, reviewed, shown[1])) is None:
             self.message.say("All slices are reviewed.")
         else:
             self.go_to(index)
@@ -107,22 +108,23 @@ class ReviewTab(QWidget):  # type: ignore[misc]
         axis = viewer.dims.ndim - layer.ndim + self._axis
         viewer.dims.set_point(axis, float(layer.data_to_world(place)[self._axis]))
 
-    def turn_reviewed(self) -> None:
+    def turn_reviewed(self, _: bool = False) -> None:
         """Marks the slice in view as looked at; another time as not."""
-        self.reviewed.setChecked(not self.reviewed.isChecked())
-        self._mark()
+        if (place := self._shown()) is not None:
+            self._keeper.review(*place, done=place not in self._keeper.record.reviewed)
+        self._tick()
 
-    def _mark(self, _: bool = False) -> None:
-        if (index := self._shown()) is not None:
-            self._keeper.review(self._axis, index, done=self.reviewed.isChecked())
+    def _tick(self, _: Any = None) -> None:
+        """The button tells of the slice in view."""
+        self.reviewed.setChecked(self._shown() in self._keeper.record.reviewed)
 
-    def _shown(self) -> int | None:
-        """The slice in view; None where none is, or the mask is a picture."""
+    def _shown(self) -> tuple[int, int] | None:
+        """Axis and index of the slice in view; None where none is, or the mask is a picture."""
         try:
             shown = self._work.part(whole=False).shown
         except UserError:
             return None
-        return None if shown is None or shown.axis is None else shown.index
+        return None if shown is None or shown.axis is None else (shown.axis, shown.index)
 
     def _soon(self, *_: Any) -> None:
         self._wait.start()
@@ -157,13 +159,14 @@ class ReviewTab(QWidget):  # type: ignore[misc]
         self._draw()
 
     def _draw(self) -> None:
-        index, scores = self._shown(), self._scores
-        if index is None or scores is None:
+        self._tick()
+        shown, scores = self._shown(), self._scores
+        if shown is None or scores is None or shown[0] != self._axis:
             return
+        index = shown[1]
         reviewed = self._keeper.record.reviewed_along(self._axis)
         self.bar.show_scores(scores, reviewed)
         self.bar.show_place(index)
-        self.reviewed.setChecked(index in reviewed)
         self.message.say(f"{len(reviewed)} of {len(scores)} slices reviewed. This is slice {index}.")
 
     def _offer(self, _: Any = None) -> None:

@@ -80,14 +80,23 @@ class Tool(QObject):  # type: ignore[misc]
         return self.work.part(whole=False)
 
     def painted(self, part: Part, where: NDArray[np.bool_], box: tuple[slice, ...], *, erases: bool) -> int:
-        """Paints or erases in a box of a part, inside the limits; how many voxels have changed."""
+        """Paints or erases in a box of a part, inside the limits; how many voxels have changed.
+
+        Raises:
+            UserError: The limits or the label make no sense, or there is no scan for the limits.
+        """
         labels, label = part.labels[box], self.work.label
-        if erases:
-            return self.work.put(part, erase(labels, where, label or None), box)
-        within = None
-        if self.limits != (None, None):
-            within = window(self.work.image(part)[0][box], *self.limits)
-        return self.work.put(part, paint(labels, where, label, within), box)
+        try:
+            if erases:
+                after = erase(labels, where, label or None)
+            elif self.limits == (None, None):
+                after = paint(labels, where, label)
+            else:
+                image = self.work.image(part)[0][box]
+                after = paint(labels, where, label, window(image, *self.limits))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return self.work.put(part, after, box)
 
     def _take(self) -> None:
         self._layer = layer = self.work.chosen()

@@ -147,19 +147,14 @@ class Work(QObject):  # type: ignore[misc]
         mask, scan = self.chosen(), self.scan
         if scan is None:
             raise UserError("There is no scan open. Open the one that the mask belongs to.")
-        step = shown_step(scan, self.viewer.dims)
-        if self._volume is None or self._volume[:2] != (scan, step):
-            self._volume = scan, step, to_volume([scan], step)
-        volume = self._volume[2]
-        place = (np.asarray(scan.translate[-mask.ndim :]) - mask.translate) / mask.scale
-        fits = volume.shape[-mask.ndim :] == mask.data.shape and np.allclose(
-            scan.scale[-mask.ndim :], mask.scale, rtol=_SAME
-        )
-        if not fits or np.abs(place).max() > _SAME:
+        if not _on_one_grid(mask, scan):
             raise UserError(
                 f"“{mask.name}” does not lie on the voxels of “{scan.name}”. Choose the scan that it is of."
             )
-        return volume
+        step = shown_step(scan, self.viewer.dims)
+        if self._volume is None or self._volume[:2] != (scan, step):
+            self._volume = scan, step, to_volume([scan], step)
+        return self._volume[2]
 
     def image(self, part: Part) -> NDArray[Any]:
         """The scan (C, *S) under a part of the mask; see `volume`."""
@@ -213,3 +208,12 @@ class Work(QObject):  # type: ignore[misc]
         self._listen(on=False)
         for event in self._dims_events():
             event.disconnect(self._moved)
+
+
+def _on_one_grid(mask: Any, scan: Any) -> bool:
+    """Whether a mask lies on the voxels of a scan, or of every time point of a series."""
+    n = mask.ndim
+    if min(scan.ndim, 3) != n or scan.data.shape[: scan.ndim][-n:] != mask.data.shape:
+        return False
+    apart = (scan.translate[-n:] - mask.translate) / mask.scale
+    return bool(np.abs(apart).max() <= _SAME and np.allclose(scan.scale[-n:], mask.scale, rtol=_SAME))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import napari
 
+from napari_medcl.correction.save import back_up
 from napari_medcl.data.formats import stem, write_labels, write_volume
 from napari_medcl.errors import UserError
 from napari_medcl.gui.layers import source_of, sources, to_labels, to_volume
@@ -21,12 +23,16 @@ _SCANS_ONLY = ("imagesTr", "imagesTs", "images", "unlabelled")
 def write_mask(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Saves a labels layer, also one made with New Labels, with the geometry of the scan that it lies on.
 
+    Of a file that is there already a copy is kept in `.medcl-backups` beside it.
+
     Raises:
         OSError: It cannot be saved; napari shows why.
     """
     viewer = napari.current_viewer()
     try:
         labels = to_labels(data, meta, sources(viewer.layers) if viewer else ())
+        if Path(path).exists():
+            back_up(Path(path), datetime.now())
         return [str(write_labels(labels, path))]
     except UserError as error:  # napari takes a ValueError for "no writer fits"
         raise OSError(str(error)) from None

@@ -114,11 +114,22 @@ def test_voxels_without_a_number_are_as_dark_as_the_darkest() -> None:
     shape = (40, 40)
     truth = ball(shape, (20, 20), 9, (1, 1))
     image = np.where(truth, 5.0, 2.0)
-    found = grow_to_edge(image, at(shape, (20, 20)), (1, 1))
-    np.testing.assert_array_equal(found, truth)
     for value in (np.nan, np.inf, -np.inf):
-        image[2:5, 2:5] = value
+        image[15:26, 27:35] = np.where(truth, 5.0, value)[15:26, 27:35]
         np.testing.assert_array_equal(grow_to_edge(image, at(shape, (20, 20)), (1, 1)), truth)
+
+
+def test_a_speck_that_no_percentile_sees_is_found() -> None:
+    image = np.zeros((41, 41), np.uint8)
+    image[20:22, 20:22] = 9
+    np.testing.assert_array_equal(grow_to_edge(image, at((41, 41), (20, 21)), (1, 1)), image == 9)
+
+
+def test_without_any_edge_it_is_round_in_millimetres() -> None:
+    found = grow_to_edge(np.zeros((41, 121)), at((41, 121), (20, 60)), (3, 1), reach_mm=40)
+    tall, wide = np.count_nonzero(found.any(axis=1)), np.count_nonzero(found.any(axis=0))
+    assert wide == pytest.approx(3 * tall, abs=3)
+    assert tall > 1
 
 
 @pytest.mark.parametrize("shape", [(41, 41), (9, 21, 21)])

@@ -118,10 +118,9 @@ class TrainingSet:
                 )
         self._check_classes(labels)
         mask = labels if everything else replace(labels, array=only_reviewed(labels.array, record))
-        image = self.folder / _IMAGES / f"{name}.nii.gz"
         with _writing(self.folder):
             if not any(case.id == name for case in self.cases()):
-                write_volume(volume, image)
+                self._write(name, volume)
         save_mask(mask, self._mask_of(name), record)
         if name not in sides["train"]:
             with _writing(self.folder):
@@ -149,6 +148,15 @@ class TrainingSet:
     def _mask_of(self, name: str) -> Path:
         found = next((case.labels for case in self.cases() if case.id == name and case.labels), None)
         return found or self.folder / _MASKS / f"{name}.nii.gz"
+
+    def _write(self, name: str, volume: Volume) -> None:
+        """Stores a scan, its channels in files of their own where those of the others are."""
+        images = self.folder / _IMAGES
+        if all(len(case.images) == 1 for case in self.cases()):
+            write_volume(volume, images / f"{name}.nii.gz")
+            return
+        for number, channel in enumerate(volume.array):
+            write_volume(replace(volume, array=channel[None]), images / f"{name}_{number:04d}.nii.gz")
 
     def _link(self, case: Case) -> None:
         channels = len(case.images) > 1

@@ -71,9 +71,9 @@ class EdgeGrower(Tool):
     def lift(self) -> None:
         """Lets it grow."""
         seeds, self._seeds = self._seeds, []
-        if self._asked is None or not seeds:
+        if self._drawn is None or not seeds:
             return
-        part = self._asked[0]
+        self._asked, part = self._drawn, self._drawn[0]
         image = self.work.image(part)[0]
         self.told.emit("Growing to the edge …")
         self._task.start(region_of, image, seeds, part.labels.copy(), self.work.label, part.spacing, self._reach_mm)

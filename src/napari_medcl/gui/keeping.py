@@ -28,7 +28,7 @@ from napari_medcl.gui.layers import source_of, sources, to_labels
 from napari_medcl.gui.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Set
 
     from numpy.typing import NDArray
 
@@ -64,7 +64,7 @@ class Keeper(QObject):  # type: ignore[misc]
         self._before: NDArray[Any] | None = None
         self._layer: Any = None
         self._changes = 0
-        self._left: dict[Any, tuple[Record, int, Path | None]] = {}
+        self._aside: dict[Any, tuple[Record, int, Journal | None]] = {}
         self._last = 0.0
         self.record = Record(origin="empty")
         self._rest = QTimer(self)
@@ -117,10 +117,11 @@ class Keeper(QObject):  # type: ignore[misc]
         self.recorded.emit()
 
     def end(self) -> None:
-        """Ends the journal; it stays where there are edits that no file has."""
+        """Ends all journals; one stays where there are edits that no file has."""
         self._rest.stop()
         self._note()
         self._close()
+        self._end_of({*self._aside})
 
     def _follow(self) -> None:
         """Goes over to the mask that is chosen."""
@@ -129,16 +130,23 @@ class Keeper(QObject):  # type: ignore[misc]
         self._rest.stop()
         self._note()
         if self._layer is not None:
-            path = self._journal.path if self._journal is not None and self.unsaved else None
-            self._left[self._layer.unique_id] = self.record, self._changes, path
-        self._close()
-        self._layer = self._work.layer
+            self._aside[self._layer.unique_id] = self.record, self._changes, self._journal
+        self._journal, self._layer = None, self._work.layer
         self._begin()
-        if self._layer is not None and (left := self._left.pop(self._layer.unique_id, None)) is not None:
-            self.record, changes, path = left
-            if path is not None:
-                self.resume(path, changes)
+        if self._layer is not None and self._layer.unique_id in self._aside:
+            self.record, self._changes, self._journal = self._aside.pop(self._layer.unique_id)
+            if self._journal is not None:
+                self._before = None
+                self._note()
+        self._end_of(self._aside.keys() - {layer.unique_id for layer in self._work.viewer.layers})
         self.recorded.emit()
+
+    def _end_of(self, masks: Set[Any]) -> None:
+        """Ends the journals of masks that were put aside."""
+        for one in masks:
+            _, changes, journal = self._aside.pop(one)
+            if journal is not None:
+                _end(journal, keep=changes > 0)
 
     def _begin(self) -> None:
         """Remembers the mask as it is; the journal begins with the first edit, so that none is left without any."""
@@ -174,15 +182,14 @@ class Keeper(QObject):  # type: ignore[misc]
     def _close(self) -> None:
         if self._journal is not None:
             journal, self._journal = self._journal, None
-            journal.close(keep=self.unsaved)
-            if not self.unsaved:
-                forget_journal(settings().corrections, journal.path)
+            _end(journal, keep=self.unsaved)
 
     def _painted(self, atoms: Any) -> None:
         """A step was made: it is on the disk when this returns."""
         now = time.monotonic()
         spent, self._last = min(now - self._last, _PAUSE_S), now
         self._note(box_of(atoms, np.asarray(self._layer.data).shape))
+        self._rest.start()  # napari tells of some changes before they are there
         self._put(self.record.with_edit().worked(spent))
 
     def _note(self, box: tuple[slice, ...] | None = None) -> None:
@@ -203,6 +210,12 @@ class Keeper(QObject):  # type: ignore[misc]
     def _put(self, record: Record) -> None:
         self.record = record
         self.recorded.emit()
+
+
+def _end(journal: Journal, *, keep: bool) -> None:
+    journal.close(keep=keep)
+    if not keep:
+        forget_journal(settings().corrections, journal.path)
 
 
 def left_behind() -> list[Recovered]:
@@ -254,13 +267,19 @@ def box_of(atoms: Sequence[Any], shape: tuple[int, ...]) -> tuple[slice, ...] | 
     """Where the changes of a step lie, from what napari keeps of it; None where that cannot be told."""
     boxes = []
     for atom in atoms:
-        if isinstance(atom, tuple) and atom and isinstance(atom[0], tuple):
-            boxes.append([(int(np.min(axis)), int(np.max(axis)) + 1) for axis in atom[0]])
-        elif isinstance(key := getattr(atom, "slice_key", None), tuple) and len(key) == len(shape):
-            spans = [one if isinstance(one, slice) else slice(int(one), int(one) + 1) for one in key]
-            boxes.append([one.indices(n)[:2] for one, n in zip(spans, shape, strict=True)])
-        else:
+        key = getattr(atom, "slice_key", None)
+        if key is None and isinstance(atom, tuple) and atom and isinstance(atom[0], tuple):
+            key = atom[0]
+        if not isinstance(key, tuple) or len(key) != len(shape):
             return None
+        boxes.append([_span(one, n) for one, n in zip(key, shape, strict=True)])
+    if not boxes:
+        return None
     return tuple(
         slice(min(low), max(high)) for low, high in (zip(*axis, strict=True) for axis in zip(*boxes, strict=True))
     )
+
+
+def _span(axis: Any, size: int) -> tuple[int, int]:
+    """From where to where an index reaches along an axis."""
+    return axis.indices(size)[:2] if isinstance(axis, slice) else (int(np.min(axis)), int(np.max(axis)) + 1)

@@ -129,7 +129,7 @@ class Tool(QObject):  # type: ignore[misc]
         if event.button != 1 or self.work.viewer.dims.ndisplay == 3:
             return
         erases, last = ERASES in event.modifiers, None
-        with self._layer.block_history():
+        with self.work.step(self._layer):
             while True:
                 last = self._stroke(event.position, last, erases=erases)
                 yield

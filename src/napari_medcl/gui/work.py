@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from napari_medcl.gui.view import Shown, cut, over_scan, over_slice, shown_slice
 from napari_medcl.inference.correct import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -92,6 +93,7 @@ class Work(QObject):  # type: ignore[misc]
         self.viewer, self._mask, self._scan = dock.viewer, mask, scan
         self.layer: Any = None
         self._volume: tuple[Any, int, Volume] | None = None
+        self._stepping: Any = None
 
         mask.valueChanged.connect(self._choose)
         scan.valueChanged.connect(lambda _: self.changed.emit())
@@ -116,7 +118,7 @@ class Work(QObject):  # type: ignore[misc]
         Raises:
             UserError: There is none, or it is no mask of one volume.
         """
-        if self.layer is None:
+        if self.layer is None or self.layer not in self.viewer.layers:  # dims tell of one that goes before it is gone
             raise UserError("There is no mask to correct. Open one, apply a model, or press New.")
         if self.layer.ndim not in (2, 3):
             raise UserError(f"“{self.layer.name}” has {self.layer.ndim} dimensions: choose the mask of one volume.")
@@ -172,8 +174,22 @@ class Work(QObject):  # type: ignore[misc]
         indices, values = changed(part.labels[box], after)
         moved = [found + one.start for found, one in zip(indices, box, strict=False)] if box else indices
         if len(values):
-            part.layer.data_setitem(part.at(tuple(moved)), values)
+            with self.step(part.layer):
+                part.layer.data_setitem(part.at(tuple(moved)), values)
         return len(values)
+
+    @contextmanager
+    def step(self, layer: Any) -> Iterator[None]:
+        """Makes one step of all that is put into a mask meanwhile; napari tells of it when it is there, not before."""
+        if layer is self._stepping:
+            yield
+            return
+        self._stepping = layer
+        try:
+            with layer.block_history():
+                yield
+        finally:
+            self._stepping = None
 
     def _choose(self, layer: Any) -> None:
         if layer is self.layer:

@@ -112,12 +112,16 @@ def interpolate(labels: NDArray[Any], axis: int, spacing: Sequence[float], label
 
 
 def fill_holes(labels: NDArray[Any], label: int | None = None) -> NDArray[Any]:
-    """Fills the background that a label encloses, across faces; labels in the hole stay."""
-    result = labels.copy()
-    for value, box in _boxes(labels, label):
-        whole = binary_fill_holes(labels[box] == value)
+    """Fills the background that a label encloses, across faces; labels in the hole stay.
+
+    Axes with one voxel are left out, so that a single slice has holes too.
+    """
+    flat = np.atleast_1d(labels.squeeze())
+    result = flat.copy()
+    for value, box in _boxes(flat, label):
+        whole = binary_fill_holes(flat[box] == value)
         result[box][whole & (result[box] == 0)] = value
-    return result
+    return result.reshape(labels.shape)
 
 
 def keep_largest(labels: NDArray[Any], label: int | None = None) -> NDArray[Any]:

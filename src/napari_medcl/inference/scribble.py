@@ -74,7 +74,7 @@ def grow_to_edge(
     if background is not None:
         outside |= background[box]
     edges = _edges(_scaled(image[box]), sizes, beta)
-    chance = _chance(edges, inside, outside & ~inside)
+    chance = _chance(edges, inside, outside)
     region = np.zeros(image.shape, dtype=np.bool_)
     region[box] = binary_propagation(inside, mask=chance > _level(edges, chance.ravel()))
     return region
@@ -107,11 +107,11 @@ def _edges(image: Floats, spacing: Floats, beta: float) -> Edges:
     """
     index = np.arange(image.size, dtype=np.int32).reshape(image.shape)
     one, other, ease, nearness = [], [], [], []
-    for axis, relative in enumerate(spacing / spacing.min()):
+    for axis, distance in enumerate(spacing):
         one.append(np.delete(index, -1, axis).ravel())
         other.append(np.delete(index, 0, axis).ravel())
         ease.append(np.exp(-beta * np.diff(image, axis=axis).ravel() ** 2) + _LEAK)
-        nearness.append(np.full(ease[-1].shape, relative**-2))
+        nearness.append(np.full(ease[-1].shape, distance**-2))
     return np.concatenate(one), np.concatenate(other), np.concatenate(ease), np.concatenate(nearness)
 
 

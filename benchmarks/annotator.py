@@ -308,7 +308,8 @@ def rows_of(views: dict[int, Scene], starts: dict[str, Array]) -> Iterator[dict[
                 axis = min(few, key=few.__getitem__)
                 steps = fewest(scenes[axis], turned[axis], tools, ways[axis])
                 rows[tools].append({"axis": axis, **row_of(scenes[axis], turned[axis], tools, steps)})
-        for tools, found in rows.items():
+        for k, tools in enumerate(TOOLS):
+            found = [row for fewer in TOOLS[: k + 1] for row in rows[fewer]]
             about = {"start": name, "tools": tools}
             yield {"aim": "strokes", **about, **min(found, key=lambda row: (row["strokes"], row["points"]))}
             yield {"aim": "points", **about, **min(found, key=lambda row: (row["points"], row["strokes"]))}

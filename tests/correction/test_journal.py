@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -443,3 +444,16 @@ def test_a_stroke_in_a_large_volume_takes_milliseconds(path: Path) -> None:
             assert journal.note(mask, box) == 2000
             times.append(time.perf_counter() - start)
     assert np.median(times) < 0.1, "most of it is the disk's"
+
+
+def test_a_journal_that_nobody_holds_any_more_can_be_taken_up(tmp_path: Path) -> None:
+    """As when a viewer is closed and its process goes on."""
+    path, mask = tmp_path / "journal", np.zeros((4, 4), np.uint8)
+    journal = Journal.begin(path, mask, {})
+    mask[1, 1] = 1
+    journal.note(mask)
+    assert not pending([path])
+    del journal
+    gc.collect()
+    (found,) = pending([path])
+    assert np.array_equal(found.mask, mask)

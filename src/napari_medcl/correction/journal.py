@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import struct
+import weakref
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,9 @@ class Journal:
     def __init__(self, path: Path, shadow: NDArray[Any], lock: FileLock) -> None:
         self.path = path
         self._shadow, self._lock = shadow, lock
-        self._file = path.open("ab", buffering=0)
-        self._end = os.fstat(self._file.fileno()).st_size
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        self._shut = weakref.finalize(self, os.close, self._file)  # a viewer that closes says nothing to its docks
+        self._end = os.fstat(self._file).st_size
         self._behind = False
 
     @classmethod
@@ -150,9 +152,9 @@ class Journal:
         Raises:
             UserError: It cannot be deleted.
         """
-        if self._file.closed:
+        if not self._shut.alive:
             return
-        self._file.close()
+        self._shut()
         try:
             if not keep:
                 self.path.unlink(missing_ok=True)
@@ -165,11 +167,11 @@ class Journal:
 
     def _append(self, record: bytes) -> None:
         try:
-            if os.fstat(self._file.fileno()).st_size > self._end:  # a full disk took a part of the one before
-                self._file.truncate(self._end)
-            if self._file.write(record) < len(record):
+            if os.fstat(self._file).st_size > self._end:  # a full disk took a part of the one before
+                os.ftruncate(self._file, self._end)
+            if os.write(self._file, record) < len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            os.fsync(self._file)
         except OSError as error:
             raise UserError(
                 f"The last change is not in the journal {self.path}, which cannot be written: {error.strerror}. Free "

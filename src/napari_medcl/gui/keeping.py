@@ -75,6 +75,7 @@ class Keeper(QObject):  # type: ignore[misc]
         work.changed.connect(self._follow)
         work.painted.connect(self._painted)
         work.refreshed.connect(self._rest.start)
+        work.viewer.layers.events.removed.connect(self._removed)
         dock.closed.connect(self.end)
         self._follow()
 
@@ -122,6 +123,7 @@ class Keeper(QObject):  # type: ignore[misc]
         self._note()
         self._close()
         self._end_of({*self._aside})
+        self._work.viewer.layers.events.removed.disconnect(self._removed)
 
     def _follow(self) -> None:
         """Goes over to the mask that is chosen."""
@@ -138,8 +140,11 @@ class Keeper(QObject):  # type: ignore[misc]
             if self._journal is not None:
                 self._before = None
                 self._note()
-        self._end_of(self._aside.keys() - {layer.unique_id for layer in self._work.viewer.layers})
+        self._removed()
         self.recorded.emit()
+
+    def _removed(self, _: Any = None) -> None:
+        self._end_of(self._aside.keys() - {layer.unique_id for layer in self._work.viewer.layers})
 
     def _end_of(self, masks: Set[Any]) -> None:
         """Ends the journals of masks that were put aside."""

@@ -11,16 +11,19 @@ from qtpy.QtWidgets import QFileDialog
 from napari_medcl.correction.record import Record, Version
 from napari_medcl.gui.account import in_words
 from tests.gui.conftest import same_geometry, save
-from tests.gui.test_correct import open_dock, opened
+from tests.gui.test_correct import open_dock, opened, windowless
 from tests.gui.test_keeping import paint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from pytestqt.qtbot import QtBot
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture

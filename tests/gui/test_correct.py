@@ -5,18 +5,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from app_model.types import KeyBinding
+from napari.components import ViewerModel
 from qtpy.compat import isalive
+from qtpy.QtCore import QCoreApplication, QEvent
 
+from napari_medcl.gui.correct import CorrectDock
 from napari_medcl.gui.docks import masks_of
 from tests.gui.conftest import same_geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
 
 LONG_MS = 60_000
+_OPEN: list[Any] = []
 KEYS = {"S", "G", "N", "R", "I"}
 
 
@@ -41,8 +45,30 @@ def drag(tool: Any, positions: Sequence[Any], *modifiers: str, between: Callable
     list(steps)
 
 
+def windowless() -> Iterator[Any]:
+    """A viewer without a window, which takes no time to open; the docks that are opened over it are closed in the end."""
+    viewer = ViewerModel()
+    yield viewer
+    for dock in [*_OPEN]:
+        close_dock(viewer, dock)
+    viewer.layers.clear()
+
+
 def open_dock(viewer: Any) -> Any:
-    return viewer.window.add_plugin_dock_widget("medcl", "Correct")[1]
+    if hasattr(viewer, "window"):
+        return viewer.window.add_plugin_dock_widget("medcl", "Correct")[1]
+    _OPEN.append(CorrectDock(viewer))
+    return _OPEN[-1]
+
+
+def close_dock(viewer: Any, dock: Any) -> None:
+    if hasattr(viewer, "window"):
+        viewer.window.remove_dock_widget(dock)
+        return
+    _OPEN.remove(dock)
+    dock.closed.emit()
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(dock, QEvent.Type.DeferredDelete)
 
 
 def opened(viewer: Any, *files: Path) -> Any:

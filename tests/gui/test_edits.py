@@ -10,10 +10,10 @@ from napari_medcl.gui import edits as tab_module
 from napari_medcl.gui.differences import ADDED, OTHER, REMOVED, differences
 from napari_medcl.gui.edits import edited
 from napari_medcl.inference.edits import EDITS, On
-from tests.gui.test_correct import LONG_MS, names, open_dock, opened
+from tests.gui.test_correct import LONG_MS, names, open_dock, opened, windowless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -23,8 +23,8 @@ PREVIEW = "what the edit changes"
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture

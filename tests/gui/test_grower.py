@@ -9,10 +9,10 @@ import pytest
 from napari_medcl.gui import grower as grower_module
 from napari_medcl.gui.grower import region_of
 from tests.gui.conftest import save
-from tests.gui.test_correct import Event, drag, opened, settle
+from tests.gui.test_correct import Event, drag, opened, settle, windowless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,8 +22,8 @@ MIDDLE = (6, 15, 16)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture

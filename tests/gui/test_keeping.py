@@ -18,9 +18,11 @@ from napari_medcl.data.formats import read_labels
 from napari_medcl.gui import keeping
 from napari_medcl.gui.keeping import box_of, file_of, left_behind
 from tests.gui.conftest import same_geometry
-from tests.gui.test_correct import LONG_MS, drag, open_dock, opened, settle
+from tests.gui.test_correct import LONG_MS, close_dock, drag, open_dock, opened, settle, windowless
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytestqt.qtbot import QtBot
 
 HOW = {"segments": 20, "compactness": 0.3}
@@ -30,8 +32,8 @@ STROKES = [[(6, 4, 3), (6, 4, 28)], [(6, 15, 16)], [(6, 20, 20), (6, 25, 28)]]
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_reviewed_slices_are_kept_with_the_mask(viewer: Any, dock: Any, mask: Pa
     dock.keeper.review(1, 3, done=True)
     dock.keeper.review(1, 3, done=False)
     dock.keeper.save(mask)
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     viewer.layers.remove("mask")
     viewer.open(mask, plugin="medcl")
     assert open_dock(viewer).keeper.record.reviewed == ((0, 6),)
@@ -140,19 +142,19 @@ def test_a_closed_dock_leaves_a_journal_only_of_what_is_not_saved(
     viewer: Any, dock: Any, journal: Path, mask: Path
 ) -> None:
     layer = viewer.layers["mask"]
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     assert not journal.exists()
     dock = open_dock(viewer)
     paint(layer, 6, 15, 16)
     dock.keeper.save(mask)
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     assert not journal.exists()
     assert not left_behind()
     dock = open_dock(viewer)
     paint(layer, 6, 15, 17)
     layer.undo()
     layer.redo()
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     (found,) = left_behind()
     assert found.path == journal
     assert np.array_equal(found.mask, layer.data)

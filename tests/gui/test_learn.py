@@ -18,11 +18,11 @@ from napari_medcl.training.dataset import Sides, write_sides
 from napari_medcl.training.run import Run, create
 from tests.gui.listed import DONE
 from tests.gui.test_apply import model
-from tests.gui.test_correct import LONG_MS, names, opened
+from tests.gui.test_correct import LONG_MS, close_dock, names, opened, windowless
 from tests.gui.test_keeping import paint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
@@ -48,8 +48,8 @@ def run(runs: Path, data: Path) -> Run:
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_rejected_proposal_leaves_the_mask_as_it_is(viewer: Any, dock: Any, ru
         assert not tab.accept.isEnabled()
     dock.mask.setValue(mask)
     propose(dock, run.folder, qtbot)
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     assert names(viewer) == ["scan", "mask"]
     assert np.array_equal(mask.data, before)
     assert not mask._undo_history

@@ -14,10 +14,11 @@ from napari_medcl.correction.journal import apart, beside, note_journal, read
 from napari_medcl.correction.record import Record
 from napari_medcl.gui.keeping import about, file_of, left_behind
 from tests.gui.conftest import answer, same_geometry
-from tests.gui.test_correct import names, open_dock, opened
+from tests.gui.test_correct import close_dock, names, open_dock, opened, windowless
 from tests.gui.test_keeping import paint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
@@ -38,8 +39,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 def killed(path: Path, mask: Any, told: dict[str, Any], runs: Path) -> None:
@@ -102,7 +103,7 @@ def test_what_is_left_is_offered_and_taken_up(viewer: Any, left: Any, scan: Path
 def test_what_is_recovered_and_not_saved_is_offered_again(viewer: Any, left: Any, mask: Path) -> None:
     dock = open_dock(viewer)
     dock.recover.take.click()
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     viewer.layers.clear()
     dock = open_dock(viewer)
     assert dock.recover.found.currentText() == "mask, 3 edits"
@@ -120,7 +121,7 @@ def test_the_scan_is_not_opened_twice_and_may_be_gone(viewer: Any, left: Any, sc
     dock = open_dock(viewer)
     dock.recover.take.click()
     assert names(viewer) == ["scan", "mask"]
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     viewer.layers.clear()
     scan.unlink()
     dock = open_dock(viewer)
@@ -175,5 +176,5 @@ def test_of_several_one_is_taken_up(viewer: Any, left: Any, mask: Path, runs: Pa
     dock.mask.setValue(viewer.layers["two"])
     paint(viewer.layers["two"], 1, 2, 3)
     assert np.array_equal(read(other).mask, viewer.layers["two"].data)
-    viewer.window.remove_dock_widget(dock)
+    close_dock(viewer, dock)
     assert {one.about["layer"]["name"] for one in left_behind()} == {"two", "mask"}

@@ -9,10 +9,11 @@ from qtpy.QtCore import QPointF
 
 from napari_medcl.correction.rank import next_slice, slice_scores
 from napari_medcl.gui.docks import HELPER
-from tests.gui.test_correct import LONG_MS, open_dock, opened
+from tests.gui.test_correct import LONG_MS, open_dock, opened, windowless
 from tests.gui.test_keeping import paint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
@@ -21,8 +22,8 @@ OPEN, REVIEWED = "#f9844a", "#90be6d"
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from napari_medcl.errors import UserError
-from tests.gui.test_correct import open_dock, opened
+from tests.gui.test_correct import open_dock, opened, windowless
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
@@ -20,8 +21,8 @@ SHAPE = (12, 30, 32)
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(qtbot: QtBot) -> Iterator[Any]:
+    yield from windowless()
 
 
 @pytest.fixture

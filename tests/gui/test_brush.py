@@ -8,9 +8,9 @@ import pytest
 
 from napari_medcl.data.superpixels import SuperpixelSettings, superpixel_slice, superpixels
 from napari_medcl.gui import brush as brush_module
-from napari_medcl.gui.brush import quick_map
 from napari_medcl.gui.docks import masks_of
 from napari_medcl.gui.layers import to_volume
+from napari_medcl.gui.superpixels import slice_map
 from tests.gui.test_correct import Event, callbacks, drag, names, open_dock, opened, settle
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def test_there_and_back(viewer: Any, dock: Any, qtbot: QtBot, monkeypatch: pytes
 
     def slow(*args: Any, **how: Any) -> Any:
         gate.wait(5)
-        return quick_map(*args, **how)
+        return slice_map(*args, **how)
 
-    monkeypatch.setattr(brush_module, "quick_map", slow)
+    monkeypatch.setattr(brush_module, "slice_map", slow)
     viewer.dims.set_current_step(0, 7)
     qtbot.waitUntil(lambda: dock.tools.brush._task.running)
     viewer.dims.set_current_step(0, 6)

@@ -10,9 +10,9 @@ from napari_medcl.correction.training_set import TrainingSet
 from napari_medcl.data.cases import find_cases
 from napari_medcl.data.formats import read_labels
 from napari_medcl.data.volume import IGNORE
-from napari_medcl.gui import learn as tab_module
+from napari_medcl.gui import learning
 from napari_medcl.gui.docks import masks_of
-from napari_medcl.gui.learn import case_name
+from napari_medcl.gui.learning import case_name
 from napari_medcl.training.config import FinetuneConfig
 from napari_medcl.training.dataset import Sides, write_sides
 from napari_medcl.training.run import Run, create
@@ -71,7 +71,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         started.append(create(stage, config, folder))
         return started[-1]
 
-    monkeypatch.setattr(tab_module, "start", start)
+    monkeypatch.setattr(learning, "start", start)
     return started
 
 

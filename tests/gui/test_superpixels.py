@@ -71,7 +71,7 @@ def test_only_what_was_asked_last_is_shown(
 ) -> None:
     gate = threading.Event()
 
-    def slow(image: Any, how: SuperpixelSettings) -> Any:
+    def slow(image: Any, how: SuperpixelSettings, _: int) -> Any:
         if how.segments == 30:
             gate.wait(5)
         return np.full(image.shape[1:], how.segments, np.int32)

@@ -8,10 +8,11 @@ from pydantic import ValidationError
 
 from napari_medcl.inference import correct
 from napari_medcl.inference.edits import EDITS, Edit, FillHoles, Grow, Interpolate, KeepLargest, Merge, On, Swap
+from napari_medcl.inference.interpolate import interpolate
 
 SPACING, ML = (3.0, 0.5, 1.25), 0.05
 CASES: list[tuple[str, dict[str, Any], Any]] = [
-    ("interpolate", {}, lambda mask, label: correct.interpolate(mask, 1, SPACING, label)),
+    ("interpolate", {}, lambda mask, label: interpolate(mask, 1, SPACING, label)),
     ("fill-holes", {}, correct.fill_holes),
     ("keep-largest", {}, correct.keep_largest),
     ("remove-islands", {"below": 0.2}, lambda mask, label: correct.remove_islands(mask, 0.2, ML, label)),

@@ -189,7 +189,7 @@ def only_reviewed(array: NDArray[Any], record: Record) -> NDArray[Any]:
 
 def link(source: Path, target: Path) -> None:
     """A link to a file or folder; a copy where the system makes no links."""
-    with contextlib.suppress(OSError, NotImplementedError):
+    with contextlib.suppress(OSError):
         target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
         return
     (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)

@@ -9,22 +9,19 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QTimer, Signal
 from scipy.ndimage import find_objects
 
-from napari_medcl.data.superpixels import SuperpixelSettings, superpixel_slice
-from napari_medcl.errors import Stopped, UserError
-from napari_medcl.gui.superpixels import scan_map
+from napari_medcl.data.superpixels import SuperpixelSettings
+from napari_medcl.errors import UserError
+from napari_medcl.gui.superpixels import scan_map, slice_map
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.tool import Tool
-from napari_medcl.gui.view import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_medcl.data.volume import Volume
     from napari_medcl.gui.docks import Dock
     from napari_medcl.gui.tool import Voxel
-    from napari_medcl.gui.view import Shown
     from napari_medcl.gui.work import Part, Work
 
 _FOLLOW_MS = 60
@@ -139,7 +136,7 @@ class SuperpixelBrush(Tool):
         if part.shown is None:
             self._task.start(scan_map, volume, 0, self.how)
         else:
-            self._task.start(quick_map, volume, part.shown, self.how)
+            self._task.start(slice_map, volume, part.shown, self.how, _ROUNDS)
 
     def _take_map(self, found: NDArray[np.int32]) -> None:
         if not self.on or self._asked is None:
@@ -171,22 +168,3 @@ class SuperpixelBrush(Tool):
     def _drop_highlight(self) -> None:
         self.dock.drop_layer(self._highlight)
         self._highlight = None
-
-
-def quick_map(
-    volume: Volume,
-    shown: Shown,
-    how: SuperpixelSettings,
-    *,
-    stop: Callable[[], bool],
-    progress: Callable[[float], None],
-) -> NDArray[np.int32]:
-    """Superpixels (A, B) of the slice that is shown; called in a thread.
-
-    Raises:
-        Stopped: The answer is not wanted any more.
-    """
-    del progress
-    if stop():
-        raise Stopped
-    return superpixel_slice(np.ascontiguousarray(cut(volume.array, shown)), how, _ROUNDS)

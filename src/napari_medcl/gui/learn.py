@@ -10,37 +10,32 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_medcl.correction.training_set import TrainingSet
-from napari_medcl.data.names import stem
 from napari_medcl.errors import UserError
 from napari_medcl.gui.apply import predict
 from napari_medcl.gui.differences import show_differences
 from napari_medcl.gui.docks import HELPER, Dock, Message, Progress, images_of
 from napari_medcl.gui.editors import BoolEdit, FloatEdit, PathEdit, TextEdit, tip
-from napari_medcl.gui.inputs import case_ids
-from napari_medcl.gui.layers import labels_layer, same_scan, source_of, sources, to_labels, to_volume
+from napari_medcl.gui.layers import labels_layer, same_scan, sources, to_labels, to_volume
+from napari_medcl.gui.learning import add_corrected, case_name, start_improving, state_of
 from napari_medcl.gui.models import ModelChoice
 from napari_medcl.gui.settings import settings
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.view import shown_step
 from napari_medcl.gui.watch import Watch
-from napari_medcl.training.launch import new_folder, start
+from napari_medcl.training.launch import new_folder
 from napari_medcl.training.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_medcl.correction.record import Record
-    from napari_medcl.data.volume import Labels, Volume
+    from napari_medcl.data.volume import Volume
     from napari_medcl.gui.keeping import Keeper
     from napari_medcl.gui.work import Work
     from napari_medcl.inference.predict import Prediction
 
 _EVERY_MS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_CHANNELLED = ("imagesTr", "imagesTs")
-"""Folders in which the number at the end of a name is that of the channel."""
 
 
 class LearnTab(QWidget):  # type: ignore[misc]
@@ -261,49 +256,3 @@ class LearnTab(QWidget):  # type: ignore[misc]
     def _offer(self, *, on: bool) -> None:
         for button in (self.accept, self.reject):
             button.setEnabled(on)
-
-
-def case_name(scan: Any) -> str:
-    """What the case of a scan is called: its file's name, by which the training set knows it, else the layer's."""
-    source = source_of(scan.metadata)
-    if source is None or source.path is None:
-        return case_ids([scan.name])[0]
-    return re.sub(r"_\d{4}$", "", stem(source.path)) if source.path.parent.name in _CHANNELLED else stem(source.path)
-
-
-def add_corrected(
-    folder: Path,
-    run: Run,
-    name: str,
-    volume: Volume,
-    labels: Labels,
-    record: Record,
-    *,
-    everything: bool,
-    progress: Callable[[float], None],
-    stop: Callable[[], bool],
-) -> str:
-    """Stores a case, see `TrainingSet`; called in a thread."""
-    del progress, stop
-    return TrainingSet.begin(folder, run).add(name, volume, labels, record, everything=everything)
-
-
-def start_improving(folder: Path, run: Run, target: Path, minutes: float, **_: Any) -> Run:
-    """Starts the run that learns on; called in a thread.
-
-    Raises:
-        UserError: There is no training set yet, or the settings make no run.
-    """
-    from napari_medcl.training.check import check
-
-    made = TrainingSet(folder)
-    if not made.split.is_file():
-        raise UserError(f"{folder} is no training set yet. Add a corrected case first.")
-    config = made.config(run, minutes=minutes)
-    check(config)
-    return start("finetune", config.to_json(), target)
-
-
-def state_of(run: Run, **_: Any) -> str:
-    """Whether a run goes on; called in a thread."""
-    return run.state

@@ -10,6 +10,8 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel
 
+from napari_medcl.gui.sliceplot import SlicePlot
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,47 +29,18 @@ _GAP = 0.08
 _HEIGHT = 130
 
 
-class SliceBar(pyqtgraph.PlotWidget):  # type: ignore[misc]
-    """Three rows over the slices: groups, likeness to the slice in view, nearness to it.
-
-    Attributes:
-        jumped: A slice was clicked at.
-    """
-
-    jumped = Signal(int)
+class SliceBar(SlicePlot):
+    """Three rows over the slices: groups, likeness to the slice in view, nearness to it."""
 
     def __init__(self, theme: str) -> None:
-        super().__init__(enableMenu=False)
-        item = self.getPlotItem()
-        item.hideButtons()
-        item.setMouseEnabled(x=False, y=False)
-        item.ctrlMenu.setParent(self, item.ctrlMenu.windowFlags())  # pyqtgraph leaves it without, for ever
-        item.setYRange(0, 3, padding=0.02)
-        self.setFixedHeight(_HEIGHT)
-        item.getAxis("left").setTicks(
-            [[(_GROUPS + 0.5, "groups"), (_LIKENESS + 0.5, "likeness"), (_POSITION + 0.5, "position")]]
-        )
+        ticks = [(_GROUPS + 0.5, "groups"), (_LIKENESS + 0.5, "likeness"), (_POSITION + 0.5, "position")]
+        super().__init__(theme, _HEIGHT, 3, ticks)
         self._bars = {row: self._add_bars() for row in (_POSITION, _LIKENESS, _GROUPS)}
-        self._here = self.addLine(x=0)
-        self._count = 1
-        self.setTheme(theme)
-        self.scene().sigMouseClicked.connect(self._clicked)
-
-    def setTheme(self, name: str) -> None:  # noqa: N802
-        """Takes the colours of the viewer's theme."""
-        theme = get_theme(name)
-        text = theme.text.as_hex()
-        self.setBackground(theme.canvas.as_hex() if name == "dark" else theme.background.as_hex())
-        for side in ("left", "bottom"):
-            self.getPlotItem().getAxis(side).setPen(text)
-            self.getPlotItem().getAxis(side).setTextPen(text)
-        self._here.setPen(pyqtgraph.mkPen(text, width=2))
 
     def show_position(self, index: int, alike: NDArray[np.bool_]) -> None:
         """Marks the slice in view and those that are near it."""
-        self._count = len(alike)
-        self.getPlotItem().setXRange(-0.5, self._count - 0.5, padding=0.01)
-        self._here.setValue(index)
+        self.show_count(len(alike))
+        self.show_place(index)
         found = np.flatnonzero(alike)
         self._draw(_POSITION, found - 0.5, found + 0.5, [COLOURS[0]] * len(found), pen=None)
 
@@ -86,6 +59,7 @@ class SliceBar(pyqtgraph.PlotWidget):  # type: ignore[misc]
 
     def _add_bars(self) -> Any:
         bars = pyqtgraph.BarGraphItem(x0=[], x1=[], y0=[], height=[])
+        bars.setZValue(-1)  # behind the mark of the slice in view
         self.addItem(bars)
         return bars
 
@@ -105,10 +79,6 @@ class SliceBar(pyqtgraph.PlotWidget):  # type: ignore[misc]
         self._bars[row].setOpts(
             x0=begins, x1=ends, y0=base, height=np.full(len(begins), height), brushes=list(colours), pen=pens
         )
-
-    def _clicked(self, event: Any) -> None:
-        place = self.getPlotItem().vb.mapSceneToView(event.scenePos())
-        self.jumped.emit(int(np.clip(round(place.x()), 0, self._count - 1)))
 
 
 class GroupList(QLabel):  # type: ignore[misc]

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFormLayout, QPushButton
 
-from napari_medcl.data.superpixels import SuperpixelSettings, cached_superpixels, superpixel_slice
+from napari_medcl.data.superpixels import ROUNDS, SuperpixelSettings, cached_superpixels, superpixel_slice
 from napari_medcl.data.volume import Labels
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Progress
@@ -36,11 +36,12 @@ def slice_map(
     volume: Volume,
     shown: Shown,
     how: SuperpixelSettings,
+    rounds: int = ROUNDS,
     *,
     stop: Callable[[], bool],
     progress: Callable[[float], None],
 ) -> NDArray[np.int32]:
-    """Superpixels (A, B) of the slice that is shown.
+    """Superpixels (A, B) of the slice that is shown, after so many rounds of SLIC.
 
     Raises:
         Stopped: The answer is not wanted any more.
@@ -48,7 +49,7 @@ def slice_map(
     del progress
     if stop():
         raise Stopped
-    return superpixel_slice(np.ascontiguousarray(cut(volume.array, shown)), how)
+    return superpixel_slice(np.ascontiguousarray(cut(volume.array, shown)), how, rounds)
 
 
 def scan_map(

@@ -10,7 +10,6 @@ It raises ValueError where shapes, sizes or spacings (mm per axis) are wrong, or
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,51 +63,6 @@ def window(image: NDArray[Any], low: float | None, high: float | None) -> Mask:
     if high is not None:
         inside &= image <= high
     return inside
-
-
-def superpixels_at(superpixels: NDArray[Any], points: ArrayLike) -> Mask:
-    """The superpixels under some points, together.
-
-    Args:
-        superpixels: Ids (*S).
-        points: Whole indices (N, D); those outside the array are passed over.
-    """
-    points = np.asarray(points)
-    if points.ndim != 2 or points.shape[1] != superpixels.ndim or points.dtype.kind not in "iu":
-        raise ValueError(f"points must be integers (N, {superpixels.ndim}), not {points.dtype} {points.shape}.")
-    return np.isin(superpixels, _under(superpixels, points))
-
-
-def interpolate(labels: NDArray[Any], axis: int, spacing: Sequence[float], label: int | None = None) -> NDArray[Any]:
-    """Fills in the slices between annotated ones; only background is filled.
-
-    Between two slices that hold a label, the signed distance maps of its shapes are blended. If the shapes overlap
-    more with one centroid on the other, they are laid so, and the blend moves along the line between the
-    centroids, in whole pixels. A pixel that two labels claim goes to the one that it lies deeper in.
-
-    Args:
-        labels: (Z, Y, X).
-        axis: Across the slices.
-        spacing: Voxel size (z, y, x) in mm.
-        label: What to fill in.
-
-    Reference:
-        Raya & Udupa, Shape-based interpolation of multidimensional objects, IEEE TMI 9(1), 1990.
-    """
-    if labels.ndim != 3:
-        raise ValueError(f"Slices are interpolated in a volume (Z, Y, X), not in {labels.shape}.")
-    result = labels.copy()
-    slices, filled = np.moveaxis(labels, axis, 0), np.moveaxis(result, axis, 0)
-    in_plane = np.delete(checked_spacing(labels, spacing), axis)
-    deepest = np.zeros(slices.shape, dtype=np.float32)
-    for value in _wanted(labels, label):
-        for first, last in pairwise(np.flatnonzero((slices == value).any(axis=(1, 2)))):
-            ends = slices[first] == value, slices[last] == value
-            for index, box, depth in _between(*ends, in_plane, range(first + 1, last)):
-                deeper = (slices[index][box] == 0) & (depth > deepest[index][box])
-                filled[index][box][deeper] = value
-                deepest[index][box][deeper] = depth[deeper]
-    return result
 
 
 def fill_holes(labels: NDArray[Any], label: int | None = None) -> NDArray[Any]:
@@ -166,7 +120,7 @@ def smooth(labels: NDArray[Any], mm: float, spacing: Sequence[float], label: int
     if not 0 <= mm < np.inf:
         raise ValueError(f"mm must not be negative, not {mm}.")
     sigma = mm / checked_spacing(labels, spacing)
-    result, wanted = labels.copy(), _wanted(labels, label)
+    result, wanted = labels.copy(), wanted_labels(labels, label)
     chosen = _chosen(labels, label)
     if not chosen.any():
         return result
@@ -227,14 +181,6 @@ def merge(labels: NDArray[Any], others: Iterable[int], into: int) -> NDArray[Any
     return result
 
 
-def volumes_ml(labels: NDArray[Any], voxel_ml: float) -> dict[int, float]:
-    """How large every label is that is there, in ml."""
-    _check_voxel(voxel_ml)
-    values, counts = np.unique(labels, return_counts=True)
-    sizes = zip(values.tolist(), counts.tolist(), strict=True)
-    return {value: count * voxel_ml for value, count in sizes if value not in (0, IGNORE)}
-
-
 def changed(before: NDArray[Any], after: NDArray[Any]) -> tuple[tuple[NDArray[np.intp], ...], NDArray[Any]]:
     """What an edit changed: the indices, one array per axis, and the new values there."""
     if before.shape != after.shape:
@@ -263,39 +209,16 @@ def checked_spacing(array: NDArray[Any], spacing: Sequence[float]) -> NDArray[np
     return sizes
 
 
-def _between(
-    start: Mask, end: Mask, spacing: NDArray[np.float64], indices: range
-) -> Iterator[tuple[int, Box, NDArray[np.float32]]]:
-    """For every slice between two: its index, a box in it, and how deep in the blend the pixels there lie, in mm."""
-    if not indices:
-        return
-    one, other = np.argwhere(start), np.argwhere(end)
-    shift = np.rint(other.mean(axis=0) - one.mean(axis=0)).astype(int)
-    if np.count_nonzero(_under(start, other - shift)) <= np.count_nonzero(start & end):
-        shift[:] = 0
-    low = np.minimum(one.min(axis=0), other.min(axis=0) - shift) - 1
-    shape = np.maximum(one.max(axis=0), other.max(axis=0) - shift) + 2 - low
-    near, far = _depth(one - low, shape, spacing), _depth(other - shift - low, shape, spacing)
-    for step, index in enumerate(indices, start=1):
-        part = step / (len(indices) + 1)
-        corner = low + np.rint(part * shift).astype(int)
-        cut = tuple(slice(max(-at, 0), size - at) for at, size in zip(corner, start.shape, strict=True))
-        box = tuple(slice(max(at, 0), at + size) for at, size in zip(corner, shape, strict=True))
-        yield index, box, ((1 - part) * near + part * far)[cut]
+def wanted_labels(labels: NDArray[Any], label: int | None) -> list[int]:
+    """The label, or all that are there.
 
-
-def _depth(points: NDArray[np.intp], shape: NDArray[np.intp], spacing: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The signed distance from the outline of a shape, in mm, positive inside."""
-    inside = np.zeros(shape, dtype=np.bool_)
-    inside[tuple(points.T)] = True
-    depth = distance_transform_edt(inside, spacing) - distance_transform_edt(~inside, spacing)
-    return np.asarray(depth, dtype=np.float32)
-
-
-def _under(array: NDArray[Any], points: NDArray[np.intp]) -> NDArray[Any]:
-    """What an array (*S) holds at those of the points (N, D) that are in it."""
-    inside = ((points >= 0) & (points < array.shape)).all(axis=1)
-    return np.asarray(array[tuple(points[inside].T)])
+    Raises:
+        ValueError: It is none.
+    """
+    if label is None:
+        return [value for value in np.unique(labels).tolist() if value not in (0, IGNORE)]
+    _check_label(label)
+    return [label]
 
 
 def _blurred(mask: Mask, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -304,17 +227,10 @@ def _blurred(mask: Mask, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _boxes(labels: NDArray[Any], label: int | None, margin: int = 0) -> Iterator[tuple[int, Box]]:
-    for value in _wanted(labels, label):
+    for value in wanted_labels(labels, label):
         mask = labels == value
         if mask.any():
             yield value, around(mask, margin)
-
-
-def _wanted(labels: NDArray[Any], label: int | None) -> list[int]:
-    if label is None:
-        return [value for value in np.unique(labels).tolist() if value not in (0, IGNORE)]
-    _check_label(label)
-    return [label]
 
 
 def _chosen(labels: NDArray[Any], label: int | None) -> Mask:

@@ -1,4 +1,7 @@
-"""Edits of masks that take no mouse, by name and with their settings: for the viewer, the command line and Python."""
+"""Edits of masks that take no mouse, by name and with their settings: for the viewer, the command line and Python.
+
+The command line offers them at every start, so that what they are made of is loaded when one is made.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-
-from napari_medcl.inference import correct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,9 @@ class Interpolate(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """Only background is filled."""
-        return correct.interpolate(labels, on.axis, on.spacing, on.label)
+        from napari_medcl.inference.interpolate import interpolate
+
+        return interpolate(labels, on.axis, on.spacing, on.label)
 
 
 class FillHoles(Edit):
@@ -74,7 +77,9 @@ class FillHoles(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """What is open to the outside stays."""
-        return correct.fill_holes(labels, on.label)
+        from napari_medcl.inference.correct import fill_holes
+
+        return fill_holes(labels, on.label)
 
 
 class KeepLargest(Edit):
@@ -84,7 +89,9 @@ class KeepLargest(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """The others become background."""
-        return correct.keep_largest(labels, on.label)
+        from napari_medcl.inference.correct import keep_largest
+
+        return keep_largest(labels, on.label)
 
 
 class RemoveIslands(Edit):
@@ -95,7 +102,9 @@ class RemoveIslands(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """They become background."""
-        return correct.remove_islands(labels, self.below, on.voxel_ml, on.label)
+        from napari_medcl.inference.correct import remove_islands
+
+        return remove_islands(labels, self.below, on.voxel_ml, on.label)
 
 
 class Smooth(Edit):
@@ -108,7 +117,9 @@ class Smooth(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """Borders to other labels stay closed."""
-        return correct.smooth(labels, self.radius, on.spacing, on.label)
+        from napari_medcl.inference.correct import smooth
+
+        return smooth(labels, self.radius, on.spacing, on.label)
 
 
 class Grow(Edit):
@@ -121,7 +132,9 @@ class Grow(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """It stops at other labels."""
-        return correct.grow(labels, self.distance, on.spacing, on.label)
+        from napari_medcl.inference.correct import grow
+
+        return grow(labels, self.distance, on.spacing, on.label)
 
 
 class Swap(Edit):
@@ -133,7 +146,9 @@ class Swap(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """The label that is chosen does not matter."""
-        return correct.swap(labels, self.one, self.other)
+        from napari_medcl.inference.correct import swap
+
+        return swap(labels, self.one, self.other)
 
 
 class Merge(Edit):
@@ -145,7 +160,9 @@ class Merge(Edit):
 
     def __call__(self, labels: NDArray[Any], on: On) -> NDArray[Any]:
         """The label that is chosen does not matter."""
-        return correct.merge(labels, self.others, self.into)
+        from napari_medcl.inference.correct import merge
+
+        return merge(labels, self.others, self.into)
 
 
 EDITS: dict[str, type[Edit]] = {

@@ -183,6 +183,18 @@ def test_where_the_folder_cannot_be_written_the_journal_lies_apart(
     assert "not journalled, so save the mask. the disk is full" in dock.account.message.text()
 
 
+def test_edits_that_were_never_saved_stay_where_they_are(viewer: Any, dock: Any, journal: Path, runs: Path) -> None:
+    layer = viewer.layers["mask"]
+    left = Journal.begin(journal, layer.data, {})
+    left.note(np.where(layer.data == 0, 1, layer.data).astype(layer.data.dtype))
+    left.close(keep=True)
+    before = journal.read_bytes()
+    paint(layer, 6, 15, 16)
+    assert journal.read_bytes() == before
+    (apart,) = corrections(runs)
+    assert np.array_equal(read(apart).mask, layer.data)
+
+
 def test_a_mask_without_a_file_has_its_journal_apart(viewer: Any, scan: Path, runs: Path) -> None:
     dock = opened(viewer, scan)
     dock.new.click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medcl.correction.journal import (
     Journal,
-    Unwritable,
     apart,
     beside,
     discard,
@@ -167,20 +167,20 @@ class Keeper(QObject):  # type: ignore[misc]
             self.warned.emit(str(error))
 
     def _opened(self, before: NDArray[Any]) -> Journal:
-        """A journal beside the mask; apart from it where its folder cannot be written.
+        """A journal beside the mask, else apart: where the folder cannot be written or the place beside it is taken.
+
+        It is taken by another viewer that corrects the mask, or by edits that were never saved.
 
         Raises:
-            UserError: Another viewer corrects the mask, edits of it were never saved, or nothing can be written.
+            UserError: There cannot be one there either.
         """
         told, home, file = about(self._layer, self._work.scan), settings().corrections, file_of(self._layer)
-        places = [apart(home)] if file is None else [beside(file), apart(home)]
         home.mkdir(parents=True, exist_ok=True)
-        try:
-            journal = Journal.begin(places[0], before, told)
-        except Unwritable:
-            if file is None:
-                raise
-            journal = Journal.begin(places[1], before, told)
+        journal = None
+        if file is not None:
+            with suppress(UserError):
+                journal = Journal.begin(beside(file), before, told)
+        journal = journal or Journal.begin(apart(home), before, told)
         note_journal(home, journal.path)
         return journal
 

@@ -70,6 +70,7 @@ def test_slices_are_ranked_by_what_they_say(viewer: Any, dock: Any, qtbot: QtBot
     assert settle(tab, qtbot) == "0 of 32 slices reviewed. This is slice 20."
     assert np.array_equal(tab._scores, slice_scores(mask.data, 2))
     mask.undo()
+    qtbot.waitUntil(lambda: not dock.keeper._rest.isActive())
     settle(tab, qtbot)
     assert np.array_equal(tab._scores, slice_scores(mask.data, 2))
 

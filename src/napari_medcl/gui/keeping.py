@@ -50,10 +50,12 @@ class Keeper(QObject):  # type: ignore[misc]
     """Keeps the mask of a dock.
 
     Attributes:
+        altered: Voxels have changed, by whatever tool, by undoing or by another program.
         recorded: The record is another one.
         warned: What the user has to do something about.
     """
 
+    altered = Signal()
     recorded = Signal()
     warned = Signal(str)
 
@@ -204,8 +206,9 @@ class Keeper(QObject):  # type: ignore[misc]
         try:
             if self._journal is None and before is not None and not np.array_equal(array, before):
                 self._journal, self._before = self._opened(before), None
-            if self._journal is not None:
-                self._changes += bool(self._journal.note(array, box))
+            if self._journal is not None and self._journal.note(array, box):
+                self._changes += 1
+                self.altered.emit()
         except (UserError, OSError) as error:
             self.warned.emit(f"This edit is not journalled, so save the mask. {error}")
         except ValueError:  # the layer was given other data, of another shape or type

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NONE = ("no map: the mask alone", None)
 _WAIT_MS = 300
-"""The bar follows when the mask or the slider has rested so long."""
+"""The bar follows when the mask has rested so long."""
 
 
 class ReviewTab(QWidget):  # type: ignore[misc]
@@ -71,8 +71,9 @@ class ReviewTab(QWidget):  # type: ignore[misc]
 
         # connections
         self._wait.timeout.connect(self._start)
-        for signal in (work.changed, work.moved, work.painted, work.refreshed, self.map.valueChanged):
+        for signal in (work.changed, keeper.altered, self.map.valueChanged):
             signal.connect(self._soon)
+        work.moved.connect(self._moved)
         work.moved.connect(self._tick)
         keeper.recorded.connect(self._draw)
         self._task.done.connect(self._take)
@@ -128,6 +129,14 @@ class ReviewTab(QWidget):  # type: ignore[misc]
 
     def _soon(self, *_: Any) -> None:
         self._wait.start()
+
+    def _moved(self) -> None:
+        """Another slice of the same stack has the same scores."""
+        shown = self._shown()
+        if self._scores is None or shown is None or shown[0] != self._axis:
+            self._soon()
+        else:
+            self._draw()
 
     def _start(self) -> None:
         try:

@@ -34,3 +34,36 @@ def test_a_process_that_trains_alone_has_the_whole_batch() -> None:
     assert summed(rows) is rows
     assert gathered(rows) is rows
     assert [share(torch.tensor(count)).item() for count in (0, 1, 7)] == [1, 1, 7]
+
+
+@pytest.mark.parametrize("architecture", ["unet", "attention"])
+def test_convolutions_of_two_slices_read_only_what_was_written(architecture: str) -> None:
+    """Memory that is given out again holds NaN here: whatever reads it shows."""
+    spec = NetworkSpec(in_channels=1, classes=2, spatial_dims=3, width=16, depth=2, architecture=architecture)
+    net = build(spec)
+    convolutions = [one for one in net.modules() if isinstance(one, nn.Conv3d) and one.kernel_size == (3, 3, 3)]
+    assert convolutions
+    for conv in convolutions:
+        x = torch.randn(2, conv.in_channels, 2, 4, 4)
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16):
+                y = conv(x)
+            spoil()
+            conv.zero_grad()
+            y.float().square().mean().backward()
+            assert conv.weight.grad.isfinite().all()
+
+
+def spoil() -> None:
+    """Fills memory of all sizes with NaN, and gives it back."""
+    [torch.full((4**power,), torch.nan) for power in range(2, 11) for _ in range(40)]
+
+
+def test_convolutions_of_other_sizes_stay_in_the_number_format_that_was_asked_for() -> None:
+    conv, reference = layers.CONV[3](2, 3, 3, padding=1), nn.Conv3d(2, 3, 3, padding=1)
+    reference.load_state_dict(conv.state_dict())
+    for depth in (1, 2, 3):
+        x = torch.randn(1, 2, depth, 4, 4)
+        assert torch.equal(conv(x), reference(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert conv(x).dtype == (torch.float32 if depth == 2 else torch.bfloat16)

@@ -8,6 +8,7 @@ import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from torch import nn
 
+from napari_medcl.models.layers import mend_convolutions
 from napari_medcl.models.network import Network, NetworkSpec
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class AttentionUNet(Network):
         for name, layer in zip(spec.decoder_names, reversed(layers), strict=True):
             self.add_module(name, _DecoderStage(layer))
         self.pool = nn.Identity()
+        mend_convolutions(self)
 
     def middle(self, name: str) -> float:
         """At the first one's: where pooling takes blocks, strides take every second pixel with its neighbours."""

@@ -15,7 +15,30 @@ from napari_medcl.models.together import gathered, processes, rank, summed
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+
+class Conv3d(nn.Conv3d):
+    """A 3D convolution that computes maps of two slices in float32 on the CPU.
+
+    In bfloat16 the gradient of its weights reads memory there that nobody wrote (torch 2.13, processors with AVX-512
+    BF16 and without AMX): it is not finite, or wrong without a word.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Conv3d`."""
+        if x.shape[2] != 2 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def mend_convolutions(module: nn.Module) -> None:
+    """Makes the 3D convolutions of a module `Conv3d`; its state keeps its names."""
+    for layer in module.modules():
+        if type(layer) is nn.Conv3d:
+            layer.__class__ = Conv3d
+
+
+CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
 UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -125,6 +125,7 @@ def test_a_new_mask_lies_on_the_voxels_of_the_scan(viewer: Any, scan: Path) -> N
     assert "no scan open" in dock.message.text()
     viewer.open(scan, plugin="medcl")
     dock.new.click()
+    assert not dock.message.text(), "that is over"
     new, layer = viewer.layers["scan mask"], viewer.layers["scan"]
     assert dock.mask.value() is new
     assert masks_of(viewer) == [new]

@@ -41,6 +41,7 @@ class CorrectDock(Dock):
         self.scan = LayerChoice(self)
         self.scan.setToolTip("The image layer that the mask is of")
         self.work = Work(self, self.mask, self.scan)
+        self.work.changed.connect(self._forget)  # before anything is said of the new mask
         self.keeper = Keeper(self, self.work)
         self.tools = MouseTools(self, self.work)
         self.edits = EditsTab(self, self.work)
@@ -75,6 +76,11 @@ class CorrectDock(Dock):
         self._bound: Any = None
         self._choose_first()
         self._bind()
+
+    def _forget(self) -> None:
+        """What was said was about another mask."""
+        for part in (self, self.account, self.tools, self.edits, self.learn):
+            part.message.say("")
 
     def _choose_first(self) -> None:
         """The mask that is selected in the viewer, else the topmost one."""

@@ -164,7 +164,9 @@ def test_the_superpixel_under_the_mouse_is_highlighted(viewer: Any, dock: Any) -
     assert viewer.layers.selection.active is mask
     assert names(viewer) == ["scan", "mask", BORDERS, HIGHLIGHT]
     brush.moved(mask, Event((0, 1e5, 0)))
-    assert HIGHLIGHT not in viewer.layers
+    assert not viewer.layers[HIGHLIGHT].visible
+    brush.moved(mask, Event(mask.data_to_world(MIDDLE)))
+    assert viewer.layers[HIGHLIGHT].visible
 
 
 def test_other_slices_have_other_superpixels(viewer: Any, dock: Any, qtbot: QtBot) -> None:
@@ -181,7 +183,7 @@ def test_other_slices_have_other_superpixels(viewer: Any, dock: Any, qtbot: QtBo
     assert viewer.layers[BORDERS] is borders
     assert np.array_equal(borders.data[:, :, 0], ids)
     assert np.allclose(borders.data_to_world((5, 8, 0)), mask.data_to_world((5, 8, 9)))
-    assert HIGHLIGHT not in viewer.layers
+    assert not viewer.layers[HIGHLIGHT].visible
     click(dock, (5, 8, 9))
     assert np.array_equal(mask.data[:, :, 9] == 2, ids == ids[5, 8])
     assert np.count_nonzero(mask.data == 2) == np.count_nonzero(ids == ids[5, 8])

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 _FOLLOW_MS = 60
 """The superpixels follow when the slider or a setting has rested so long."""
-_ROUNDS = 4
-"""Of SLIC: borders follow the image as well as after ten, in less than half of the time."""
+_ROUNDS = 3
+"""Of SLIC: borders follow the image about as well as after ten (best Dice of 400: 0.712 for 0.717 on ACDC, 0.867 for
+0.855 on CHAOS), in a third of the time."""
 _BORDERS = {None: "#4cc9f0", 0: "transparent"}
 _STEP = 1.25
 """A step of the wheel makes so many times as many superpixels."""
@@ -112,11 +113,12 @@ class SuperpixelBrush(Tool):
             return
         self._under = number
         if divided is None or not number:
-            self._drop_highlight()
+            self._hide_highlight()
             return
         box = self._boxes[number - 1]
         overlay = part.over((divided[box] == number).astype(np.uint8), [one.start for one in box])
         self._highlight = self.dock.show_overlay(self._highlight, overlay, "superpixel under the mouse", opacity=0.5)
+        self._highlight.visible = True
 
     def wheel(self, steps: float) -> None:
         """Larger superpixels are fewer."""
@@ -143,7 +145,7 @@ class SuperpixelBrush(Tool):
             return
         found = found.reshape(self._asked.labels.shape)
         self._found, self._boxes, self._under = (self._asked, found), find_objects(found), 0
-        self._drop_highlight()
+        self._hide_highlight()
         overlay = self._asked.over(found, [0] * found.ndim)
         self._borders = self.dock.show_overlay(
             self._borders,
@@ -161,10 +163,11 @@ class SuperpixelBrush(Tool):
         self._wait.stop()
         self._task.stop()
         self._found, self._under = None, 0
-        self._drop_highlight()
-        self.dock.drop_layer(self._borders)
-        self._borders = None
+        for layer in (self._highlight, self._borders):
+            self.dock.drop_layer(layer)
+        self._highlight = self._borders = None
 
-    def _drop_highlight(self) -> None:
-        self.dock.drop_layer(self._highlight)
-        self._highlight = None
+    def _hide_highlight(self) -> None:
+        """Hidden, not removed: the viewer takes a quarter of a second for a layer that comes or goes."""
+        if self._highlight in self.dock.viewer.layers:
+            self._highlight.visible = False

@@ -68,7 +68,9 @@ class Dock(QWidget):  # type: ignore[misc]
         place = {"scale": overlay.scale, "translate": overlay.translate}
         if kept is not None and kept in self.viewer.layers and kept.ndim == overlay.array.ndim:
             kept.data = overlay.array
-            kept.scale, kept.translate = place["scale"], place["translate"]
+            for name, numbers in place.items():
+                if tuple(getattr(kept, name)) != numbers:  # each is a drawing of its own
+                    setattr(kept, name, numbers)
             return kept
         self.drop_layer(kept)
         active = self.viewer.layers.selection.active

@@ -50,6 +50,10 @@ def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> 
     assert set(np.unique(found.dataobj)) <= {0, 1, 2}
     for kind in ("uncertainty", "probabilities"):
         assert (tmp_path / "found" / f"case_4-{kind}.nii.gz").is_file()
+    corrected = (tmp_path / "found" / "case_4.nii.gz").read_bytes()
+    medcl("predict", tmp_path / "fine", scan, "--out", tmp_path / "found", "--device", "cpu")
+    (backup,) = (tmp_path / "found" / ".medcl-backups").iterdir()
+    assert backup.read_bytes() == corrected
 
     said = medcl(
         "evaluate", tmp_path / "fine", folder, "--split", tmp_path / "fine" / "split.json", "--side", "val",

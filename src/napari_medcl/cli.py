@@ -92,7 +92,7 @@ def predict(
     device: Device = "auto",
     overlap: float = 0.5,
 ) -> None:
-    """Segment scans; every result lies exactly where its scan lies.
+    """Segment scans; every result lies exactly where its scan lies. A mask that is replaced is kept in .medcl-backups.
 
     Args:
         model: Run folder or model file.
@@ -150,13 +150,19 @@ def _volumes(scans: Sequence[Path], channel: int | None) -> Iterator[tuple[str, 
 
 
 def _write(name: str, out: Path, labels: Labels, maps: dict[str, Volume | None]) -> Path:
+    from datetime import datetime
+
+    from napari_medcl.correction.save import back_up
     from napari_medcl.data.formats import write_labels, write_volume
 
     suffix = ".png" if labels.source is not None and labels.source.format == "picture" else ".nii.gz"
     for kind, volume in maps.items():
         if volume is not None:
             write_volume(volume, out / f"{name}-{kind}.nii.gz")
-    return write_labels(labels, out / f"{name}{suffix}")
+    path = out / f"{name}{suffix}"
+    if path.exists():  # somebody may have corrected it
+        back_up(path, datetime.now())
+    return write_labels(labels, path)
 
 
 def evaluate(

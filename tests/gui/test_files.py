@@ -48,6 +48,11 @@ def test_opened_mask_is_saved_where_it_was(make_napari_viewer: Any, mask: Path, 
     before, after = (np.asarray(nib.load(path).dataobj) for path in (mask, written))
     assert after.dtype == np.uint8
     assert np.count_nonzero(before != after) == 1
+    assert not (tmp_path / ".medcl-backups").exists()
+    layer.data_setitem((np.array([2]), np.array([3]), np.array([5])), 3)
+    layer.save(written, plugin="medcl")
+    (backup,) = (tmp_path / ".medcl-backups").iterdir()
+    assert np.array_equal(np.asarray(nib.load(backup).dataobj), after)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])

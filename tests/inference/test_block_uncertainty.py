@@ -55,7 +55,7 @@ def test_one_window_is_what_the_blocks_say(patch: tuple[int, ...], architecture:
 
 
 @PATCHES
-def test_tiles_are_blended_where_they_lie(patch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_bands_where_they_lie(patch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     def brightness(net: Network, image: torch.Tensor) -> dict[str, torch.Tensor]:
         pool = torch.nn.functional.avg_pool2d if image.ndim == 4 else torch.nn.functional.avg_pool3d
         return {name: pool(padded(image, 4), net.spec.stride(name)) for name in MAPS}
@@ -99,8 +99,8 @@ def test_a_slice_is_that_of_the_whole_scan(
 def test_a_slice_of_a_large_scan_takes_one_patch_about_it(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, volume = predictor((8, 12, 16)), scan((30, 44, 50))
     seen: list[tuple[int, ...]] = []
-    blended = model._blended
-    monkeypatch.setattr(model, "_blended", lambda image, *rest: (seen.append(image.shape), blended(image, *rest))[1])
+    bands = model._bands
+    monkeypatch.setattr(model, "_bands", lambda image, *rest: (seen.append(image.shape), bands(image, *rest))[1])
     for index in (0, 21, volume.shape[axis] - 1):
         found = model.block_uncertainty(volume, (axis, index))
         assert found["dec1"].array.shape == (1, *(1 if a == axis else n for a, n in enumerate(volume.shape)))
@@ -110,8 +110,8 @@ def test_a_slice_of_a_large_scan_takes_one_patch_about_it(axis: int, monkeypatch
 def test_a_slice_of_a_flat_model_takes_that_slice_only(monkeypatch: pytest.MonkeyPatch) -> None:
     model, volume = predictor((12, 16), slice_axis=1), scan((30, 44, 50))
     seen: list[tuple[int, ...]] = []
-    blended = model._blended
-    monkeypatch.setattr(model, "_blended", lambda image, *rest: (seen.append(image.shape), blended(image, *rest))[1])
+    bands = model._bands
+    monkeypatch.setattr(model, "_bands", lambda image, *rest: (seen.append(image.shape), bands(image, *rest))[1])
     model.block_uncertainty(volume, (1, 20))
     assert seen == [(1, 1, 30, 50)]
 

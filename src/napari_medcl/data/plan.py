@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_medcl.data.conform import Conformed
 from napari_medcl.data.volume import resample, resample_labels
 from napari_medcl.errors import UserError
 
@@ -42,11 +43,17 @@ class Intensity(BaseModel):
     mean: float = 0.0
     std: float = 1.0
 
-    def __call__(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The normalised channel (Z, Y, X)."""
-        own = self if self.scheme == "dataset" else _statistics(_body(array))
-        clipped = np.clip(array, own.low, own.high)
-        return ((clipped - own.mean) / max(own.std, 1e-6)).astype(np.float32)
+    def of(self, array: NDArray[Any]) -> Intensity:
+        """With the numbers for a channel (Z, Y, X), where they are its own."""
+        return self if self.scheme == "dataset" else _statistics(_body(array))
+
+    def __call__(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """The normalised channel (Z, Y, X), or some slices of it where the numbers are known (`of`)."""
+        own = self.of(array)
+        normalised: NDArray[np.float32] = np.clip(array, own.low, own.high, dtype=np.float32)
+        normalised -= np.float32(own.mean)
+        normalised /= np.float32(max(own.std, 1e-6))
+        return normalised
 
 
 class Plan(BaseModel):
@@ -75,15 +82,7 @@ class Plan(BaseModel):
         Raises:
             UserError: The scan has another number of channels.
         """
-        if volume.channels != self.channels:
-            name = volume.source.path if volume.source else "The scan"
-            raise UserError(
-                f"{name} has {volume.channels} channel(s), the model was made for {self.channels}. "
-                "Choose scans of the same kind, or one channel of them with the channel setting."
-            )
-        array = volume.array.astype(np.float32)
-        array = np.stack([normalise(one) for normalise, one in zip(self.intensities, array, strict=True)])
-        return np.ascontiguousarray(np.moveaxis(resample(array, self.grid(volume)), self.slice_axis + 1, 1))
+        return Conformed(self, volume)[:, :]
 
     def conform_labels(self, labels: Labels) -> NDArray[np.integer]:
         """The mask on the network's grid: (Z', Y', X'), slices first."""
@@ -185,16 +184,17 @@ def _crop(
     return tuple(int(np.ceil(size / multiple - 1e-9)) * multiple for size in sizes), poolings
 
 
-def _body(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def _body(array: NDArray[Any]) -> NDArray[Any]:
     """The voxels that count: without the background, where a quarter or more has the lowest value."""
     low = array.min()
     inside = array[array > low]
     return inside if 0 < inside.size <= 0.75 * array.size else array
 
 
-def _statistics(values: NDArray[np.float32]) -> Intensity:
-    low, high = (float(value) for value in np.percentile(values, [0.5, 99.5]))
-    clipped = np.clip(values, low, high)
+def _statistics(values: NDArray[Any]) -> Intensity:
+    clipped = values.astype(np.float32).ravel("K")  # a copy to be changed: of large scans memory holds few
+    low, high = (float(value) for value in np.percentile(clipped, [0.5, 99.5], overwrite_input=True))
+    np.clip(clipped, low, high, out=clipped)
     return Intensity(scheme="dataset", low=low, high=high, mean=float(clipped.mean()), std=float(clipped.std()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -125,27 +125,52 @@ def _check_place(spacing: Millimetres, origin: Millimetres) -> None:
         raise UserError(f"The origin must be three numbers in mm (z, y, x), not {origin}.")
 
 
+class Places(NamedTuple):
+    """Where voxels lie among others on the same stretch: between two of them each.
+
+    Attributes:
+        low: The one before.
+        high: The one behind.
+        weight: Share of the one behind.
+    """
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def among(cls, old: int, size: int) -> Places:
+        """Of `size` voxels among `old`; outer voxel edges stay where they are."""
+        if old == size:
+            return cls(np.arange(size), np.arange(size), np.zeros(size, np.float32))
+        place = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+        low = np.minimum(place.astype(np.intp), max(old - 2, 0))
+        return cls(low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32))
+
+    def some(self, begin: int, end: int, first: int) -> Places:
+        """Those from `begin` to `end`, among others of which the one numbered `first` comes first."""
+        here = slice(begin, end)
+        return Places(self.low[here] - first, self.high[here] - first, self.weight[here])
+
+    def values(self, array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Interpolated linearly along an axis."""
+        here = np.arange(array.shape[axis])
+        if np.array_equal(self.low, here) and np.array_equal(self.high, here):
+            return array
+        start: NDArray[np.float32] = array.take(self.low, axis)
+        step = array.take(self.high, axis)
+        step -= start
+        step *= self.weight.reshape(-1, *(1,) * (array.ndim - 1 - axis))
+        start += step
+        return start
+
+
 def resample(array: NDArray[Any], shape: Grid) -> NDArray[np.float32]:
     """Linear interpolation of (C, Z, Y, X) to (C, *shape); outer voxel edges stay where they are."""
     result = np.asarray(array, dtype=np.float32)
     for axis, size in enumerate(shape, start=1):
-        result = _resample_axis(result, axis, size)
+        result = Places.among(result.shape[axis], size).values(result, axis)
     return result
-
-
-def _resample_axis(array: NDArray[np.float32], axis: int, size: int) -> NDArray[np.float32]:
-    old = array.shape[axis]
-    if old == size:
-        return array
-    place = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
-    low = np.minimum(place.astype(np.intp), max(old - 2, 0))
-    weight = (place - low).astype(np.float32).reshape(-1, *(1,) * (array.ndim - 1 - axis))
-    start: NDArray[np.float32] = array.take(low, axis)
-    step = array.take(np.minimum(low + 1, old - 1), axis)
-    step -= start
-    step *= weight
-    start += step
-    return start
 
 
 def resample_labels(array: NDArray[Any], shape: Grid) -> NDArray[Any]:

@@ -90,11 +90,11 @@ def features(
             raise Stopped
 
     stride = net.spec.stride(_MAP)
-    images = padded(image.movedim(1, 0) if flat else image[None], stride)
+    image = padded(image.movedim(1, 0), stride).movedim(0, 1) if flat else padded(image[None], stride)[0]
     patch = [max(side, _SLICE) for side in plan.patch] if flat else plan.patch
     overlap, batch = [_half(side // stride) for side in patch], _BATCH[plan.spatial_dims]
-    found = blended(images, encode, patch=patch, overlap=overlap, batch=batch, device=where, watch=watch)
-    components = _principal((found.movedim(1, 0) if flat else found[0]).numpy())
+    found = blended(image, encode, patch=patch, overlap=overlap, batch=batch, device=where, watch=watch)
+    components = _principal(torch.cat([*found], 1).numpy())
     if like is not None:
         components = _turned(components, like.components)
     spacing, origin = _place(volume, plan, stride, net.middle(_MAP))

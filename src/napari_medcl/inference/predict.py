@@ -12,6 +12,7 @@ from scipy.special import entr
 from torch.nn import functional
 
 from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.data.conform import Conformed, restored
 from napari_medcl.data.volume import Labels, Volume
 from napari_medcl.device import Device, Precision, autocast, resolve_device
 from napari_medcl.device import precision as number_format
@@ -21,17 +22,16 @@ from napari_medcl.inference.tiles import blended
 from napari_medcl.models.uafs import uncertainties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_medcl.inference.tiles import Image
+
     Progress = Callable[[float], None]
     Stop = Callable[[], bool]
-
-_TILES_SHARE = 0.9
-"""Part of the progress that the network takes; the way back to the scan's grid takes the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,8 @@ class Predictor:
         """
         watch = _Watch(progress, stop)
         watch(0)
-        averaged = self.on_grid(self.checkpoint.plan.conform(volume), lambda done: watch(_TILES_SHARE * done))
-        prediction = self._on_scan(averaged, volume, probabilities, uncertainty, watch)
+        bands = self._bands(Conformed(self.checkpoint.plan, volume), self._probabilities, watch)
+        prediction = self._on_scan(bands, volume, probabilities, uncertainty)
         watch(1)
         return prediction
 
@@ -133,7 +133,7 @@ class Predictor:
         Raises:
             UserError: A batch of windows does not fit into the device's memory.
         """
-        return self._blended(image, lambda tiles: self._net(tiles).float().softmax(1), watch)
+        return np.concatenate([*self._bands(image, self._probabilities, watch)], 1)
 
     def block_uncertainty(
         self,
@@ -166,13 +166,13 @@ class Predictor:
         image = plan.conform(volume)
         crop = None if at is None else Crop.about(plan, image, volume, *at)
         image = image if crop is None else crop.of(image)
-        found = self._blended(image, self._entropies, lambda done: watch(_TILES_SHARE * done))
+        found = np.concatenate([*self._bands(image, self._entropies, watch)], 1)
         if crop is not None:
             found, volume = crop.middle(found), crop.slice
-        maps = {}
-        for index, name in enumerate(names):
-            watch(_TILES_SHARE + (1 - _TILES_SHARE) * index / len(names))
-            maps[name] = _beside(volume, np.clip(plan.restore(found[index : index + 1], volume), 0, 1))
+        maps = {
+            name: _beside(volume, np.clip(plan.restore(found[index : index + 1], volume), 0, 1))
+            for index, name in enumerate(names)
+        }
         watch(1)
         return maps
 
@@ -194,54 +194,41 @@ class Predictor:
         inside: Any = (..., *(slice(0, size) for size in tiles.shape[2:]))
         return torch.cat(grown, 1)[inside]
 
-    def _blended(
-        self, image: NDArray[np.float32], compute: Callable[[Tensor], Tensor], watch: Progress | None
-    ) -> NDArray[np.float32]:
-        """What is computed of (C, Z', Y', X') in windows: (D, Z', Y', X')."""
+    def _probabilities(self, tiles: Tensor) -> Tensor:
+        probabilities: Tensor = self._net(tiles).float().softmax(1)
+        return probabilities
+
+    def _bands(
+        self, image: Image, compute: Callable[[Tensor], Tensor], watch: Progress | None
+    ) -> Iterator[NDArray[np.float32]]:
+        """What is computed of (C, Z', Y', X') in windows: (D, z', Y', X') after each other."""
 
         def cast(tiles: Tensor) -> Tensor:
             with autocast(self.device, self._dtype):
                 return compute(tiles)
 
-        planar = self.checkpoint.plan.spatial_dims == 2
-        images = torch.from_numpy(image)
-        averaged = blended(
-            images.movedim(1, 0) if planar else images[None],
-            cast,
-            patch=self.checkpoint.plan.patch,
-            overlap=[self.overlap] * self.checkpoint.plan.spatial_dims,
-            batch=self.batch,
-            device=self.device,
-            watch=watch,
-        )
-        return (averaged.movedim(0, 1) if planar else averaged[0]).numpy()
+        patch = self.checkpoint.plan.patch
+        overlap = [self.overlap] * len(patch)
+        found = blended(image, cast, patch=patch, overlap=overlap, batch=self.batch, device=self.device, watch=watch)
+        return (band.numpy() for band in found)
 
     def _on_scan(
-        self,
-        averaged: NDArray[np.float32],
-        volume: Volume,
-        probabilities: bool,
-        uncertainty: bool,
-        watch: _Watch,
+        self, bands: Iterable[NDArray[np.float32]], volume: Volume, probabilities: bool, uncertainty: bool
     ) -> Prediction:
-        """Class by class, so that no more than is asked for is held at the scan's size."""
-        names = dict(sorted(self.checkpoint.classes.items()))
-        count = len(names)
-        labels = np.zeros(volume.shape, np.min_scalar_type(max(names)))
-        highest = np.full(volume.shape, -1, np.float32)
-        entropy = np.zeros(volume.shape, np.float32) if uncertainty else None
-        every = np.empty((count, *volume.shape), np.float32) if probabilities else None
-        for index, value in enumerate(names):
-            watch(_TILES_SHARE + (1 - _TILES_SHARE) * index / count)
-            one = self.checkpoint.plan.restore(averaged[index : index + 1], volume)[0]
-            labels[one > highest] = value
-            np.maximum(highest, one, out=highest)
+        """No more than is asked for is held at the scan's size."""
+        plan, names = self.checkpoint.plan, dict(sorted(self.checkpoint.classes.items()))
+        values = np.array([*names], np.min_scalar_type(max(names)))
+        labels = np.zeros(volume.shape, values.dtype)
+        entropy = np.zeros((1, *volume.shape), np.float32) if uncertainty else None
+        every = np.empty((len(names), *volume.shape), np.float32) if probabilities else None
+        for begin, found in restored(plan, volume, bands):
+            here = slice(begin, begin + found.shape[1])
+            np.moveaxis(labels, plan.slice_axis, 0)[here] = values[found.argmax(0)]
             if entropy is not None:
-                entropy += entr(one)
+                share = entr(found).sum(0) / math.log(max(len(names), 2))
+                np.moveaxis(entropy, plan.slice_axis + 1, 1)[0, here] = np.clip(share, 0, 1)
             if every is not None:
-                every[index] = one
-        if entropy is not None:
-            entropy = np.clip(entropy / math.log(max(count, 2)), 0, 1)[None]
+                np.moveaxis(every, plan.slice_axis + 1, 1)[:, here] = found
         return Prediction(
             labels=Labels(labels, volume.spacing, volume.origin, volume.source, names),
             probabilities=None if every is None else _beside(volume, every),

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from napari_medcl.methods import JCL
 from napari_medcl.models import NetworkSpec, build, layers
-from napari_medcl.models.layers import over_processes
+from napari_medcl.models.layers import fuse, over_processes
 from napari_medcl.models.together import gathered, share, summed
 
 
@@ -67,3 +67,25 @@ def test_convolutions_of_other_sizes_stay_in_the_number_format_that_was_asked_fo
         assert torch.equal(conv(x), reference(x))
         with torch.autocast("cpu", torch.bfloat16):
             assert conv(x).dtype == (torch.float32 if depth == 2 else torch.bfloat16)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("uafs", [(), ("bottleneck", "dec1")])
+def test_fused_norms_change_nothing_and_are_gone(dims: int, uafs: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    spec = NetworkSpec(in_channels=2, classes=3, spatial_dims=dims, width=4, depth=2, uafs=uafs)
+    net, image = build(spec), torch.randn(2, 2, *[16] * dims)
+    net.train()
+    for _ in range(3):
+        net(image)
+    expected = net.eval()(image)
+    fuse(net)
+    assert not any(isinstance(layer, _BatchNorm) for name, layer in net.named_modules() if "blocks" not in name)
+    torch.testing.assert_close(net(image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_norms_that_learn_stay() -> None:
+    net = build(NetworkSpec(in_channels=1, classes=2, spatial_dims=2, width=4, depth=1)).train()
+    before = [type(layer) for layer in net.modules()]
+    fuse(net)
+    assert [type(layer) for layer in net.modules()] == before

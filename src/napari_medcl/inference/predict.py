@@ -19,6 +19,7 @@ from napari_medcl.device import precision as number_format
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.crop import Crop
 from napari_medcl.inference.tiles import blended
+from napari_medcl.models.layers import fuse
 from napari_medcl.models.uafs import uncertainties
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Predictor:
         self.overlap = overlap
         self.batch = batch
         self._dtype = number_format(self.device, precision)
-        self._net = checkpoint.build().to(self.device)
+        net = checkpoint.build()
+        fuse(net)
+        self._net = net.to(self.device)
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_medcl.models.together import gathered, processes, rank, summed
 
@@ -52,6 +54,14 @@ class VectorNorm(nn.BatchNorm1d):
         if len(x) > 1 or not self.training:
             return super().forward(x)
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def fuse(module: nn.Module) -> None:
+    """Takes the batch norms behind convolutions into their weights, for evaluation: the same results, sooner."""
+    for layers in [layer for layer in module.modules() if isinstance(layer, nn.Sequential)]:
+        for index, (conv, norm) in enumerate(pairwise(layers)):
+            if isinstance(conv, (nn.Conv2d, nn.Conv3d)) and isinstance(norm, _BatchNorm) and not norm.training:
+                layers[index], layers[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 def over_processes(module: nn.Module) -> None:

@@ -91,6 +91,8 @@ def predict(
     uafs: bool = False,
     device: Device = "auto",
     overlap: float = 0.5,
+    flips: bool = False,
+    compile: bool = False,
 ) -> None:
     """Segment scans; every result lies exactly where its scan lies. A mask that is replaced is kept in .medcl-backups.
 
@@ -104,10 +106,13 @@ def predict(
         uafs: Also write what each UAFS block of the model is unsure of, from 0 (sure) to 1: NAME-uafs-MAP.
         device: Where to compute.
         overlap: Part of a window that it shares with the next.
+        flips: Average over mirrored forms of every window: 4 times the work in 2D, 8 times in 3D; not for models that
+            tell left from right.
+        compile: Compile the network first, which takes up to a minute and pays for many scans.
     """
     from napari_medcl.inference.predict import Predictor
 
-    predictor = Predictor(find_checkpoint(model), device, overlap)
+    predictor = Predictor(find_checkpoint(model), device, overlap, flips=flips, compile=compile)
     if uafs:
         predictor.blocks()  # says at once where there are none
     failed = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -276,3 +277,36 @@ def test_a_full_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_network(monkeypatch, full)
     with pytest.raises(UserError, match="Use a smaller batch"):
         Predictor(checkpoint((8, 8)))(scan((2, 20, 20)))
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_flips_average_what_is_said_of_mirrored_scans(patch: tuple[int, ...]) -> None:
+    model, volume = checkpoint(patch), scan((8, 12, 16))
+    plain = Predictor(model, precision="float32")
+    axes = (2, 3) if len(patch) == 2 else (1, 2, 3)
+    forms = [some for count in range(len(axes) + 1) for some in itertools.combinations(axes, count)]
+    expected = np.mean([np.flip(plain.on_grid(np.flip(volume.array, some).copy()), some) for some in forms], 0)
+    found = Predictor(model, precision="float32", flips=True)(volume, probabilities=True).probabilities
+    np.testing.assert_allclose(found.array, expected, atol=1e-5)
+    assert np.abs(expected - plain.on_grid(volume.array)).max() > 1e-3
+
+
+def test_a_network_that_cannot_be_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(image: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no C++ compiler\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", lambda net: broken)
+    with pytest.raises(UserError, match=r"cannot be compiled for cpu \(no C\+\+ compiler\). Leave out compile"):
+        Predictor(checkpoint((8, 12)), device="cpu", compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("patch", PATCHES)
+def test_a_compiled_network_says_the_same(patch: tuple[int, ...]) -> None:
+    model, volume = checkpoint(patch), scan((9, 21, 24))
+    one, other = (
+        Predictor(model, precision="float32", compile=compiled)(volume, probabilities=True)
+        for compiled in (False, True)
+    )
+    np.testing.assert_allclose(one.probabilities.array, other.probabilities.array, atol=1e-4)

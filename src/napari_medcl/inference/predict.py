@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medcl.inference.tiles import Image
+    from napari_medcl.models import Network
 
     Progress = Callable[[float], None]
     Stop = Callable[[], bool]
@@ -62,9 +64,13 @@ class Predictor:
         overlap: Part of a window that it shares with the next one, along every axis.
         batch: Windows at a time; has no influence on the result.
         precision: Number format of the network's products.
+        flips: Whether to average over all mirrored forms of every window: 4 times the work in 2D, 8 times in 3D. Only
+            for models that do not tell left from right.
+        compile: Whether to compile the network first (`torch.compile`): takes up to a minute, pays for many scans.
 
     Raises:
-        UserError: The file is no model, has only been pre-trained, or there is no such device.
+        UserError: The file is no model, has only been pre-trained, there is no such device, or the network cannot be
+            compiled there.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class Predictor:
         overlap: float = 0.5,
         batch: int = 4,
         precision: Precision = "auto",
+        flips: bool = False,
+        compile: bool = False,
     ) -> None:
         name = "This model" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
         if not isinstance(checkpoint, Checkpoint):
@@ -90,6 +98,9 @@ class Predictor:
         net = checkpoint.build()
         fuse(net)
         self._net = net.to(self.device)
+        self._apply = _compiled(self._net, self.device, self._dtype) if compile else self._net
+        axes = range(2, 2 + checkpoint.plan.spatial_dims) if flips else ()
+        self._flips = [some for count in range(len(axes) + 1) for some in itertools.combinations(axes, count)]
 
     def __call__(
         self,
@@ -198,8 +209,8 @@ class Predictor:
         return torch.cat(grown, 1)[inside]
 
     def _probabilities(self, tiles: Tensor) -> Tensor:
-        probabilities: Tensor = self._net(tiles).float().softmax(1)
-        return probabilities
+        found = [self._apply(tiles.flip(axes)).float().softmax(1).flip(axes) for axes in self._flips]
+        return torch.stack(found).mean(0) if len(found) > 1 else found[0]
 
     def _bands(
         self, image: Image, compute: Callable[[Tensor], Tensor], watch: Progress | None
@@ -237,6 +248,20 @@ class Predictor:
             probabilities=None if every is None else _beside(volume, every),
             uncertainty=None if entropy is None else _beside(volume, entropy),
         )
+
+
+def _compiled(net: Network, device: torch.device, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    """The network compiled; a small image tells at once whether that works."""
+    compiled = cast("Callable[[Tensor], Tensor]", torch.compile(net))
+    spec = net.spec
+    side = 2 ** (spec.depth + 1)
+    try:
+        with torch.inference_mode(), autocast(device, dtype):
+            compiled(torch.zeros(1, spec.in_channels, *[side] * spec.spatial_dims, device=device))
+    except Exception as error:  # whatever a compiler that is missing or does not know the device raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The network cannot be compiled for {device} ({reason}). Leave out compile.") from error
+    return compiled
 
 
 class _Watch:

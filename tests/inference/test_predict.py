@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch._dynamo.exc import TorchDynamoException
 
 from napari_medcl.data.formats import read_labels, read_volume, write_labels
 from napari_medcl.data.volume import Volume
@@ -293,11 +294,12 @@ def test_flips_average_what_is_said_of_mirrored_scans(patch: tuple[int, ...]) ->
 
 def test_a_network_that_cannot_be_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(image: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no C++ compiler\nand a long trace")
+        raise TorchDynamoException("no C++ compiler\nand a long trace")
 
-    monkeypatch.setattr(torch, "compile", lambda net: broken)
+    monkeypatch.setattr(torch, "compile", lambda net, dynamic: broken)
+    model = Predictor(checkpoint((8, 12)), device="cpu", compile=True)
     with pytest.raises(UserError, match=r"cannot be compiled for cpu \(no C\+\+ compiler\). Leave out compile"):
-        Predictor(checkpoint((8, 12)), device="cpu", compile=True)
+        model(scan((3, 8, 12)))
 
 
 @pytest.mark.slow

@@ -69,8 +69,7 @@ class Predictor:
         compile: Whether to compile the network first (`torch.compile`): takes up to a minute, pays for many scans.
 
     Raises:
-        UserError: The file is no model, has only been pre-trained, there is no such device, or the network cannot be
-            compiled there.
+        UserError: The file is no model, has only been pre-trained, or there is no such device.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class Predictor:
         net = checkpoint.build()
         fuse(net)
         self._net = net.to(self.device)
-        self._apply = _compiled(self._net, self.device, self._dtype) if compile else self._net
+        self._apply = _compiled(self._net, batch, self.device) if compile else self._net
         axes = range(2, 2 + checkpoint.plan.spatial_dims) if flips else ()
         self._flips = [some for count in range(len(axes) + 1) for some in itertools.combinations(axes, count)]
 
@@ -121,7 +120,8 @@ class Predictor:
             stop: Is asked before every batch of windows whether to stop.
 
         Raises:
-            UserError: The scan has another number of channels, or does not fit into the device's memory.
+            UserError: The scan has another number of channels, it does not fit into the device's memory, or the network
+                cannot be compiled there.
             Stopped: `stop` said so.
         """
         watch = _Watch(progress, stop)
@@ -250,18 +250,21 @@ class Predictor:
         )
 
 
-def _compiled(net: Network, device: torch.device, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    """The network compiled; a small image tells at once whether that works."""
-    compiled = cast("Callable[[Tensor], Tensor]", torch.compile(net))
-    spec = net.spec
-    side = 2 ** (spec.depth + 1)
-    try:
-        with torch.inference_mode(), autocast(device, dtype):
-            compiled(torch.zeros(1, spec.in_channels, *[side] * spec.spatial_dims, device=device))
-    except Exception as error:  # whatever a compiler that is missing or does not know the device raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The network cannot be compiled for {device} ({reason}). Leave out compile.") from error
-    return compiled
+def _compiled(net: Network, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network, compiled when it is first applied, for whole batches: another number would be compiled anew."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = cast("Callable[[Tensor], Tensor]", torch.compile(net, dynamic=False))
+
+    def apply(tiles: Tensor) -> Tensor:
+        missing = tiles.new_zeros(batch - len(tiles), *tiles.shape[1:])
+        try:
+            return compiled(torch.cat([tiles, missing]))[: len(tiles)]
+        except TorchDynamoException as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"The network cannot be compiled for {device} ({reason}). Leave out compile.") from error
+
+    return apply
 
 
 class _Watch:

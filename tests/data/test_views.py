@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,6 +80,34 @@ def test_appearance_is_reproducible_differs_between_images_and_stays_finite(size
     assert changed.isfinite().all()
     assert changed.shape == image.shape
     assert not torch.allclose(changed[0], changed[1])
+
+
+def test_channels_change_apart_only_where_they_are_asked_to() -> None:
+    image = torch.randn(8, 1, 12, 10, generator=generator()).expand(-1, 3, -1, -1).clone()
+    together = views.Appearance(p=1, brightness=1, contrast=0.5, gamma=0.3, noise=0, blur=1)
+    changed = views.change_appearance(image, together, generator(1))
+    torch.testing.assert_close(changed, changed[:, :1].expand_as(changed))
+    changed = views.change_appearance(image, replace(together, apart=True), generator(1))
+    assert ((changed[:, 0] - changed[:, 1]).abs().flatten(1).amax(1) > 0.05).all()
+
+
+def test_a_multiple_of_a_change_goes_so_many_times_as_far_and_leaves_contrast() -> None:
+    once, image = replace(views.CHANGED, p=1, blur=0, contrast=0, gamma=0, noise=0), torch.zeros(200, 1, 4, 4)
+    far = [views.change_appearance(image, once.times(k), generator()).abs().max() for k in (1, 3)]
+    assert far[1] == pytest.approx(3 * far[0])
+    assert far[0] == pytest.approx(0.3, abs=0.02)
+    assert views.CHANGED.times(5).contrast == 0.9
+    assert views.CHANGED.times(0) == replace(views.CHANGED, brightness=0, contrast=0, gamma=0, noise=0)
+
+
+def test_parts_of_a_batch_change_as_the_whole_does_channels_apart() -> None:
+    image = torch.randn(6, 2, 9, 9, generator=generator())
+    whole = views.change_appearance(image, views.CHANGED, generator(2))
+    for index in range(3):
+        part = views.Part(index, 3)
+        torch.testing.assert_close(
+            views.change_appearance(part.of(image), views.CHANGED, generator(2), part), part.of(whole)
+        )
 
 
 def test_what_is_not_moved_keeps_every_voxel() -> None:

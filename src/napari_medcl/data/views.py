@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DEGREE = torch.pi / 180
+_MOST_CONTRAST = 0.9
+"""Of the contrast that may be taken away or added; without any nothing is left to see."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How far a view's intensities may change; `p` is the chance of each change for each image."""
+    """How far a view's intensities may change.
+
+    `p` is the chance of each change for each image. Where channels change `apart`, brightness, contrast, gamma and the
+    strength of the noise are drawn for each of them, so that colours shift.
+    """
 
     p: float
     brightness: float
@@ -61,12 +67,21 @@ class Appearance:
     gamma: float
     noise: float
     blur: float
+    apart: bool = False
+
+    def times(self, factor: float) -> Appearance:
+        """All but the blur so many times as far (see `_MOST_CONTRAST`)."""
+        contrast = min(factor * self.contrast, _MOST_CONTRAST)
+        return replace(
+            self, brightness=factor * self.brightness, contrast=contrast, gamma=factor * self.gamma,
+            noise=factor * self.noise,
+        )  # fmt: skip
 
 
 FREE = Geometry(p=1, flip=True, rotation=30, scale=(0.7, 1.3), elastic=0.03)
 """The views of contrastive pre-training that have a geometry of their own."""
-CHANGED = Appearance(p=0.8, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.1, blur=1.0)
-"""Intensities of the views of contrastive pre-training."""
+CHANGED = Appearance(p=0.8, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.1, blur=1.0, apart=True)
+"""Intensities of the views of contrastive pre-training, at the least that is of use (see `PretrainConfig.changes`)."""
 
 
 def uniform(count: int, low: float, high: float, random: torch.Generator) -> Tensor:
@@ -169,6 +184,7 @@ def change_appearance(image: Tensor, how: Appearance, random: torch.Generator, p
     """Normalised images (B, C, *S), a part of a batch, with blur, noise, brightness, contrast and gamma changed."""
     whole = len(image) * part.parts
     shape = (len(image), *[1] * (image.ndim - 1))
+    channels = image.shape[1] if how.apart else 1
 
     def drawn(low: float, high: float) -> Tensor:
         numbers: Tensor = part.of(uniform(whole, low, high, random))
@@ -179,7 +195,8 @@ def change_appearance(image: Tensor, how: Appearance, random: torch.Generator, p
         return torch.where(active.view(shape), changed(image), image)
 
     def between(low: float, high: float) -> Tensor:
-        return drawn(low, high).view(shape)
+        numbers: Tensor = part.of(uniform(whole * channels, low, high, random).view(whole, channels))
+        return numbers.view(len(image), channels, *shape[2:])
 
     spatial = tuple(range(2, image.ndim))
 

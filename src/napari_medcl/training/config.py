@@ -133,6 +133,15 @@ class PretrainConfig(_Config):
         description="Highest learning rate (paper: 0.1, released scripts: 0.01).",
         json_schema_extra=_ADVANCED,
     )
+    changes: float = Field(
+        3.0,
+        title="Intensity changes",
+        ge=0,
+        le=5,
+        description="How far the intensities of the views of an image differ, each channel's for itself; at 1, which is "
+        "mild, brightness or colour alone tells images apart.",
+        json_schema_extra=_ADVANCED,
+    )
 
 
 class FinetuneConfig(_Config):

@@ -9,6 +9,7 @@ import torch
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.batch import Batch, Item, Loader
 from napari_medcl.data.plan import Plan, make_plan
+from napari_medcl.data.views import CHANGED
 from napari_medcl.device import device_name, precision, resolve_device
 from napari_medcl.errors import UserError
 from napari_medcl.models import NetworkSpec, build
@@ -144,7 +145,8 @@ class _Pretraining(Task):
         self.optimiser = torch.optim.SGD(self._module.parameters(), lr=config.rate, momentum=0.9, weight_decay=1e-5)
         needs = config.method.needs(plan.spatial_dims)
         size = config.batch or _BATCH[plan.spatial_dims]
-        self._loader = Loader(items, plan, needs, size, device, config.seed, part=part)
+        appearance = CHANGED.times(config.changes)
+        self._loader = Loader(items, plan, needs, size, device, config.seed, appearance=appearance, part=part)
 
     def draw(self) -> Batch:
         return self._loader.draw()

@@ -64,9 +64,35 @@ def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> 
     assert {row["class"] for row in rows} == {"class 1", "class 2"}
     assert float(rows[0]["dice"]) > 0.3
 
-    medcl("predict", tmp_path / "fine", folder, "--out", tmp_path / "all", "--device", "cpu")
-    assert len(list((tmp_path / "all").glob("*.nii.gz"))) == 5
+    (folder / "imagesTr" / "broken.nii.gz").write_bytes(b"no scan")
+    everything = ("predict", tmp_path / "fine", folder, "--device", "cpu", "--out")
+    assert "5 made, 1 failed" in medcl(*everything, tmp_path / "all", "--processes", 2, fails=True)
+    assert "5 made, 1 failed" in medcl(*everything, tmp_path / "alone", fails=True)
+    masks = sorted(path.name for path in (tmp_path / "all").glob("*.nii.gz"))
+    assert len(masks) == 5
+    for name in masks:
+        one, other = (np.asarray(nib.load(tmp_path / where / name).dataobj) for where in ("all", "alone"))
+        assert np.array_equal(one, other)
+    rows = list(csv.DictReader((tmp_path / "all" / "report.csv").read_text("utf-8").splitlines()))
+    assert {row["case"]: row["state"] for row in rows}["broken"] == "failed"
+    said = medcl(*everything, tmp_path / "all", fails=True)
+    assert "5 done before, 1 failed" in said
+    assert "broken.nii.gz is not compressed as its name says" in said
+    (folder / "imagesTr" / "broken.nii.gz").unlink()
     assert "Mean Dice" in medcl("evaluate", tmp_path / "all", folder)
+
+
+def test_superpixels_of_a_folder_go_to_a_folder(blobs: Callable[..., Path], tmp_path: Path) -> None:
+    folder = blobs(scans=2, masks=0)
+    said = medcl("superpixels", folder, "--out", tmp_path / "regions", "--segments", 20, "--processes", 2)
+    assert "2 made" in said
+    one = nib.load(tmp_path / "regions" / "case_0-superpixels.nii.gz")
+    assert np.asarray(one.dataobj).max() > 10
+    assert "2 done before" in medcl("superpixels", folder, "--out", tmp_path / "regions", "--segments", 20)
+    assert "--out FOLDER" in medcl("superpixels", folder, fails=True)
+    assert "--processes must be 1 or more" in medcl(
+        "superpixels", folder, "--out", tmp_path / "x", "--processes", 0, fails=True
+    )
 
 
 def test_settings_come_from_a_file_and_options_win(blobs: Callable[..., Path], tmp_path: Path) -> None:
@@ -87,7 +113,7 @@ def test_uncertainty_of_uafs_blocks_is_written(blobs: Callable[..., Path], tmp_p
         "--uafs-maps", "dec1", "--uafs-maps", "bottleneck", "--run", tmp_path / "run", *SMALL,
     )  # fmt: skip
     medcl("predict", tmp_path / "run", scan, "--out", tmp_path / "out", "--uafs", "--device", "cpu")
-    found = {path.name: nib.load(path) for path in (tmp_path / "out").iterdir()}
+    found = {path.name: nib.load(path) for path in (tmp_path / "out").glob("*.nii.gz")}
     assert set(found) == {"case_0.nii.gz", "case_0-uafs-bottleneck.nii.gz", "case_0-uafs-dec1.nii.gz"}
     for image in found.values():
         assert image.shape == nib.load(scan).shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import tempfile
@@ -39,6 +40,19 @@ def whole(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """A hash of what a file holds.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def delete_parts(folder: Path) -> None:

@@ -138,8 +138,8 @@ class PretrainConfig(_Config):
         title="Intensity changes",
         ge=0,
         le=5,
-        description="How far the intensities of the views of an image differ, each channel's for itself; at 1, which is "
-        "mild, brightness or colour alone tells images apart.",
+        description="How far the intensities of the views of an image differ, each channel's for itself. "
+        "At 1, which is mild, brightness or colour alone tells images apart.",
         json_schema_extra=_ADVANCED,
     )
 

@@ -1,0 +1,1 @@
+"""Many scans: one piece of work for each, spread over processes and machines."""

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     Stop = Callable[[], bool]
 
 
+_BATCH = {"cpu": 1}
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model says of a scan, on the scan's grid.
@@ -62,7 +65,8 @@ class Predictor:
         checkpoint: A fine-tuned model or its file.
         device: Where to compute.
         overlap: Part of a window that it shares with the next one, along every axis.
-        batch: Windows at a time; has no influence on the result.
+        batch: Windows at a time, which has no influence on the result; without it 1 on processors, whose caches hold
+            no more, and 4 elsewhere.
         precision: Number format of the network's products.
         flips: Whether to average over all mirrored forms of every window: 4 times the work in 2D, 8 times in 3D. Only
             for models that do not tell left from right.
@@ -77,7 +81,7 @@ class Predictor:
         checkpoint: Checkpoint | Path | str,
         device: Device = "auto",
         overlap: float = 0.5,
-        batch: int = 4,
+        batch: int | None = None,
         precision: Precision = "auto",
         flips: bool = False,
         compile: bool = False,
@@ -87,10 +91,11 @@ class Predictor:
             checkpoint = Checkpoint.load(checkpoint)
         if not checkpoint.classes:
             raise UserError(f"{name} was pre-trained only and knows no classes yet. Fine-tune it on some masks first.")
+        self.device = resolve_device(device)
+        batch = _BATCH.get(self.device.type, 4) if batch is None else batch
         if not 0 <= overlap < 1 or batch < 1:
             raise UserError(f"overlap ({overlap}) must be from 0 to below 1 and batch ({batch}) at least 1.")
         self.checkpoint = checkpoint
-        self.device = resolve_device(device)
         self.overlap = overlap
         self.batch = batch
         self._dtype = number_format(self.device, precision)

@@ -102,6 +102,23 @@ def evaluate(
         console.print(f"Every case and class: {csv}", soft_wrap=True, highlight=False)
 
 
+def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Show what is kept of scans, so that they are not read and divided again, and where.
+
+    Decoded scans, scans on the network's grid and superpixels are kept up to a fifth of the disk; what was not used for
+    longest goes first. The variable MEDCL_CACHE chooses another folder.
+
+    Args:
+        clear: Delete all of it; it is made again when it is needed.
+    """
+    from napari_medcl.data.cache import clear as delete
+    from napari_medcl.data.cache import home, size
+
+    if clear:
+        delete()
+    console.print(f"{size() / 2**20:.1f} MiB in {home()}", soft_wrap=True, highlight=False)
+
+
 def demo(out: Path = Path("medcl-demo"), *, minutes: float = 5.0, seed: int = 0, device: Device = "auto") -> None:
     """Do the main job on the embedded sample: a T1 template with grey and white matter.
 
@@ -132,7 +149,7 @@ def make_app(tokens: Sequence[str]) -> App:
     app.command(runs)
     app.command(edit)
     app.command(corrections)
-    for command in (superpixels, predict, evaluate, demo):
+    for command in (superpixels, predict, evaluate, demo, cache):
         app.command(command)
     app.command(import_model, name="import")
     file = settings_file(tokens)

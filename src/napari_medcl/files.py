@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +44,22 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def digest(path: Path) -> str:
-    """A hash of what a file holds.
+    """A hash of what a file holds; a file whose time and size stayed is not read again.
 
     Raises:
         UserError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
+        status = path.stat()
+        return _digest(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+@lru_cache(maxsize=100_000)
+def _digest(path: Path, time_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def delete_parts(folder: Path) -> None:

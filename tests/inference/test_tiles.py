@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,9 +20,15 @@ CPU = torch.device("cpu")
 
 
 def joined(
-    image: Any, compute: Callable[[torch.Tensor], torch.Tensor], patch: Sequence[int], batch: int = 3, part: float = 0.5
+    image: torch.Tensor,
+    compute: Callable[[torch.Tensor], torch.Tensor],
+    patch: Sequence[int],
+    batch: int = 3,
+    part: float = 0.5,
 ) -> torch.Tensor:
-    bands = blended(image, compute, patch=patch, overlap=[part] * len(patch), batch=batch, device=CPU, watch=None)
+    bands = blended(
+        image.numpy(), compute, patch=patch, overlap=[part] * len(patch), batch=batch, device=CPU, watch=None
+    )
     return torch.cat([*bands], 1)
 
 
@@ -115,7 +121,9 @@ def test_coarser_maps_are_blended_on_their_grid(patch: tuple[int, ...]) -> None:
 
 
 def test_the_reader_of_the_slices_is_not_left_in_inference_mode() -> None:
-    bands = blended(torch.zeros(1, 4, 3, 3), by_place, patch=(3, 3), overlap=[0, 0], batch=1, device=CPU, watch=None)
+    bands = blended(
+        np.zeros((1, 4, 3, 3), np.float32), by_place, patch=(3, 3), overlap=[0, 0], batch=1, device=CPU, watch=None
+    )
     next(bands)
     assert not torch.is_inference_mode_enabled()
 

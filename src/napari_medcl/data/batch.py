@@ -80,7 +80,7 @@ class Item:
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.uint8] | None = None
-    superpixels: NDArray[np.int32] | None = None
+    superpixels: NDArray[np.integer] | None = None
     places: dict[int, NDArray[np.intp]] = field(init=False)
     annotated: NDArray[np.intp] = field(init=False)
 
@@ -212,6 +212,8 @@ class Loader:
 
     def _crops(self, arrays: Sequence[Any], corners: Sequence[tuple[int, ...]], outside: int | None = None) -> Tensor:
         cut = np.stack([_cut(a, corner, self._crop, outside) for a, corner in zip(arrays, corners, strict=True)])
+        if cut.dtype.kind == "u":  # torch knows little to do with large unsigned numbers
+            cut = cut.astype(np.int32)
         tensor = torch.from_numpy(cut).to(self.device)
         return tensor.squeeze(-3) if self._flat else tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +26,8 @@ _AIR_HU = -500.0
 _SIDE = {2: 256, 3: 160}
 _VOXELS = {2: 256**2, 3: 64**3}
 _SMALLEST_BOTTLENECK = 4
+_SAMPLES = 20_000
+"""About so many voxels of each scan are looked at for the intensities."""
 
 
 class Intensity(BaseModel):
@@ -108,13 +111,31 @@ class Plan(BaseModel):
         return tuple(size for axis, size in enumerate(sizes) if axis != self.slice_axis)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What a plan depends on, of one scan."""
+
+    name: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    planar: bool
+    rgb: bool
+    samples: list[NDArray[np.float32]]
+
+    @classmethod
+    def at(cls, volume: Volume) -> _Look:
+        name = str(volume.source.path) if volume.source else "a scan"
+        samples = [channel.ravel()[:: max(1, channel.size // _SAMPLES)].astype(np.float32) for channel in volume.array]
+        return cls(name, volume.shape, volume.spacing, volume.planar, volume.rgb, samples)
+
+
 def make_plan(
-    volumes: Sequence[Volume],
+    volumes: Iterable[Volume],
     dims: Literal["auto", "2d", "3d"] = "auto",
     patch: tuple[int, ...] | None = None,
     depth: int | None = None,
 ) -> tuple[Plan, int]:
-    """Looks at the scans and chooses spacing, dimensions, crop and intensities.
+    """Looks at the scans, one after the other, and chooses spacing, dimensions, crop and intensities.
 
     Returns:
         The plan, and the number of poolings that leaves at least 4 voxels a side at the bottleneck.
@@ -122,10 +143,13 @@ def make_plan(
     Raises:
         UserError: The scans have different numbers of channels, or the crop does not fit.
     """
-    _check_channels(volumes)
-    spacings = np.array([volume.spacing for volume in volumes])
+    looks: list[_Look] = []
+    for volume in volumes:
+        looks.append(_Look.at(volume))
+        _check_channels(looks[0], looks[-1])
+    spacings = np.array([look.spacing for look in looks])
     spacing = np.median(spacings, axis=0)
-    planar = all(volume.planar for volume in volumes)
+    planar = all(look.planar for look in looks)
     order = np.argsort(spacing)
     coarse = bool(spacing[order[2]] > 1.5 * spacing[order[1]])
     slice_axis = int(order[2]) if coarse and not planar else 0
@@ -137,17 +161,16 @@ def make_plan(
         None if planar or (spatial_dims == 2 and axis == slice_axis) else float(spacing[axis]) for axis in range(3)
     ]
     shapes = np.array(
-        [[v.shape[a] if w is None else v.shape[a] * v.spacing[a] / w for a, w in enumerate(wanted)] for v in volumes]
+        [[v.shape[a] if w is None else v.shape[a] * v.spacing[a] / w for a, w in enumerate(wanted)] for v in looks]
     )
     typical = np.median(shapes, axis=0)
     if spatial_dims == 2:
         typical = np.delete(typical, slice_axis)
     crop, poolings = _crop(typical, patch, depth)
-    intensities = tuple(
-        _intensity([volume.array[c] for volume in volumes], rgb=volumes[0].rgb) for c in range(volumes[0].channels)
-    )
+    samples = zip(*(look.samples for look in looks), strict=True)
+    intensities = tuple(_intensity(some, rgb=looks[0].rgb) for some in samples)
     plan = Plan(
-        channels=volumes[0].channels,
+        channels=len(intensities),
         spatial_dims=spatial_dims,
         spacing=(wanted[0], wanted[1], wanted[2]),
         slice_axis=slice_axis,
@@ -157,16 +180,12 @@ def make_plan(
     return plan, poolings
 
 
-def _check_channels(volumes: Iterable[Volume]) -> None:
-    first: Volume | None = None
-    for volume in volumes:
-        first = first or volume
-        if volume.channels != first.channels:
-            names = [str(v.source.path) if v.source else "a scan" for v in (first, volume)]
-            raise UserError(
-                f"{names[0]} has {first.channels} channel(s) and {names[1]} has {volume.channels}. "
-                "One model needs scans of one kind: move the others to a folder of their own, or choose one channel."
-            )
+def _check_channels(first: _Look, other: _Look) -> None:
+    if len(first.samples) != len(other.samples):
+        raise UserError(
+            f"{first.name} has {len(first.samples)} channel(s) and {other.name} has {len(other.samples)}. "
+            "One model needs scans of one kind: move the others to a folder of their own, or choose one channel."
+        )
 
 
 def _crop(
@@ -198,8 +217,7 @@ def _statistics(values: NDArray[Any]) -> Intensity:
     return Intensity(scheme="dataset", low=low, high=high, mean=float(clipped.mean()), std=float(clipped.std()))
 
 
-def _intensity(arrays: Sequence[NDArray[np.generic]], *, rgb: bool) -> Intensity:
-    samples = [array.ravel()[:: max(1, array.size // 20_000)].astype(np.float32) for array in arrays]
+def _intensity(samples: Sequence[NDArray[np.float32]], *, rgb: bool) -> Intensity:
     values = np.concatenate(samples)
     if rgb:
         return _statistics(values)

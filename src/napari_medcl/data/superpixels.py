@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import platformdirs
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_medcl.data.cache import home, kept
 from napari_medcl.errors import Stopped
-from napari_medcl.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -152,19 +150,43 @@ def cached_superpixels(
     Raises:
         Stopped: `stop` said so.
     """
-    folder = folder or Path(platformdirs.user_cache_dir("medcl")) / "superpixels"
-    path = folder / f"{_content_hash(array, settings, spacing)}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        kept = np.load(path, allow_pickle=False)
-        if kept.shape == array.shape[1:] and kept.dtype.kind == "u":
-            _tell(progress, 1.0)
-            return np.asarray(kept, dtype=np.int32)
-    result = superpixels(array, settings, spacing, progress, stop)
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            np.save(part, result.astype(np.min_scalar_type(int(result.max()))), allow_pickle=False)
-    return result
+    kept_as = kept_superpixels(_voxels(array), array, settings, spacing, folder, progress, stop)
+    return np.asarray(kept_as, dtype=np.int32)
+
+
+def kept_superpixels(
+    known_as: str,
+    array: NDArray[Any],
+    settings: SuperpixelSettings,
+    spacing: Sequence[float] | None = None,
+    folder: Path | None = None,
+    progress: Callable[[float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> NDArray[np.unsignedinteger]:
+    """The same as `superpixels`, kept on the disk in the smallest type and read as a memory map.
+
+    Args:
+        known_as: What tells these voxels from all others.
+        array: See `cached_superpixels`, as all others.
+        settings: How.
+        spacing: Voxel size.
+        folder: Where maps are kept.
+        progress: See `superpixels`.
+        stop: See `superpixels`.
+
+    Raises:
+        Stopped: `stop` said so.
+    """
+    place = tuple(map(float, spacing)) if spacing is not None and settings.per == "volume" else None
+    key = hashlib.sha256(f"{known_as} {array.shape} {settings!r} {place} {version('scikit-image')}".encode())
+
+    def make() -> NDArray[np.unsignedinteger]:
+        found = superpixels(array, settings, spacing, progress, stop)
+        return found.astype(np.min_scalar_type(int(found.max())))
+
+    found = kept((folder or home() / "superpixels") / f"{key.hexdigest()}.npy", make)
+    _tell(progress, 1.0)
+    return found if found.shape == array.shape[1:] else make()
 
 
 def at_grid(superpixels: NDArray[Any], cell: Sequence[int]) -> NDArray[Any]:
@@ -215,9 +237,8 @@ def _scaled(channel: NDArray[Any]) -> NDArray[np.float32]:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _content_hash(array: NDArray[Any], settings: SuperpixelSettings, spacing: Sequence[float] | None) -> str:
-    place = tuple(map(float, spacing)) if spacing is not None and settings.per == "volume" else None
-    digest = hashlib.sha256(f"{array.shape} {array.dtype} {settings!r} {place} {version('scikit-image')}".encode())
+def _voxels(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     for channel in array:
         digest.update(np.ascontiguousarray(channel).data)
     return digest.hexdigest()

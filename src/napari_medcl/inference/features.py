@@ -93,7 +93,7 @@ def features(
     image = padded(image.movedim(1, 0), stride).movedim(0, 1) if flat else padded(image[None], stride)[0]
     patch = [max(side, _SLICE) for side in plan.patch] if flat else plan.patch
     overlap, batch = [_half(side // stride) for side in patch], _BATCH[plan.spatial_dims]
-    found = blended(image, encode, patch=patch, overlap=overlap, batch=batch, device=where, watch=watch)
+    found = blended(image.numpy(), encode, patch=patch, overlap=overlap, batch=batch, device=where, watch=watch)
     components = _principal(torch.cat([*found], 1).numpy())
     if like is not None:
         components = _turned(components, like.components)

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from napari_medcl.errors import UserError
@@ -106,7 +107,7 @@ class _Cut:
         """(C, *window)."""
         if place[0] != self._begin:
             self._begin = place[0]
-            self._slices = torch.as_tensor(self._image[:, place[0] : place[0] + self._window[0]])
+            self._slices = torch.from_numpy(np.array(self._image[:, place[0] : place[0] + self._window[0]]))
         inside = (slice(start, start + side) for start, side in zip(place[1:], self._window[1:], strict=True))
         return self._slices[(slice(None), slice(None), *inside)]
 

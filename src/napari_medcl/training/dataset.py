@@ -11,13 +11,14 @@ import numpy as np
 
 from napari_medcl.data.cases import find_cases
 from napari_medcl.data.dataset import read_json, some
+from napari_medcl.data.scans import kept_volume
 from napari_medcl.data.splits import Split, read_split, split_by_group
 from napari_medcl.data.volume import IGNORE, Labels
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_medcl.data.cases import Case, Cases
     from napari_medcl.data.volume import Volume
@@ -168,13 +169,13 @@ def _place(case: Case, seed: int) -> str:
     return hashlib.sha256(f"{seed}|{case.group}".encode()).hexdigest()
 
 
-def read_volumes(cases: Sequence[Case], channel: int | None) -> list[Volume]:
-    """The scans of the cases.
+def read_volumes(cases: Sequence[Case], channel: int | None) -> Iterator[Volume]:
+    """The scans of the cases, one at a time: all together may not fit into memory.
 
     Raises:
         UserError: One cannot be read.
     """
-    return [case.volume(channel) for case in cases]
+    return (kept_volume(case, channel) for case in cases)
 
 
 def find_classes(names: dict[int, str], truths: Sequence[Labels]) -> tuple[dict[int, str], list[str]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medcl.data.batch import Item
-from napari_medcl.data.superpixels import cached_superpixels
+from napari_medcl.data.scans import kept_image
+from napari_medcl.data.superpixels import kept_superpixels
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.errors import Stopped
 from napari_medcl.training.events import Event, Preparing
@@ -70,14 +71,15 @@ def labelled_item(case: Case, plan: Plan, classes: dict[int, str], config: Finet
     Raises:
         UserError: Scan or mask cannot be read, or do not fit each other.
     """
-    volume, truth = case.volume(config.channel), case.truth()
+    truth = case.truth()
     array = truth.array
     if config.annotated == "nonempty":
         axes = tuple(axis for axis in range(3) if axis != plan.slice_axis)
         empty = ~array.any(axis=axes, keepdims=True)
         array = np.where(empty, IGNORE, array)
     indices = to_indices(array, classes)
-    return Item(case.id, plan.conform(volume), plan.conform_labels(replace(truth, array=indices)).astype(np.uint8))
+    image, _ = kept_image(case, plan, config.channel)
+    return Item(case.id, image, plan.conform_labels(replace(truth, array=indices)).astype(np.uint8))
 
 
 def unlabelled_item(
@@ -89,9 +91,9 @@ def unlabelled_item(
         UserError: The scan cannot be read.
         Stopped: `stop` said so.
     """
-    image = plan.conform(case.volume(channel))
+    image, known_as = kept_image(case, plan, channel)
     spacing = tuple(size or 1.0 for size in plan.spacing)
-    found = None if regions is None else cached_superpixels(image, regions, spacing, stop=stop)
+    found = None if regions is None else kept_superpixels(known_as, image, regions, spacing, stop=stop)
     return Item(case.id, image, superpixels=found)
 
 

@@ -89,8 +89,8 @@ def test_superpixels_of_a_folder_go_to_a_folder(blobs: Callable[..., Path], tmp_
     one = nib.load(tmp_path / "regions" / "case_0-superpixels.nii.gz")
     assert np.asarray(one.dataobj).max() > 10
     assert "2 done before" in medcl("superpixels", folder, "--out", tmp_path / "regions", "--segments", 20)
-    assert not medcl("cache").startswith("0.0 MiB in ")
-    assert medcl("cache", "--clear").startswith("0.0 MiB in ")
+    assert not medcl("cache").startswith("0 bytes in ")
+    assert medcl("cache", "--clear").startswith("0 bytes in ")
     assert "--out FOLDER" in medcl("superpixels", folder, fails=True)
     assert "--processes must be 1 or more" in medcl(
         "superpixels", folder, "--out", tmp_path / "x", "--processes", 0, fails=True

@@ -10,6 +10,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 
 from napari_medcl.benchmark_cli import add_benchmark
@@ -116,7 +117,7 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
 
     if clear:
         delete()
-    console.print(f"{size() / 2**20:.1f} MiB in {home()}", soft_wrap=True, highlight=False)
+    console.print(f"{decimal(size())} in {home()}", soft_wrap=True, highlight=False)
 
 
 def demo(out: Path = Path("medcl-demo"), *, minutes: float = 5.0, seed: int = 0, device: Device = "auto") -> None:

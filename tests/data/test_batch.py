@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,9 @@ from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.superpixels import SuperpixelSettings
 from napari_medcl.data.views import CHANGED, FREE, Appearance, Geometry, Part
 from napari_medcl.data.volume import IGNORE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STILL = Geometry(p=1, flip=False, rotation=0, scale=(1, 1), elastic=0)
 PLAIN = Appearance(p=0, brightness=0, contrast=0, gamma=0, noise=0, blur=0)
@@ -141,3 +146,42 @@ def test_the_parts_of_a_batch_are_together_the_whole(patch: tuple[int, ...]) -> 
     states = [part.state() for part in (whole, *parts)]
     assert all(state["places"] == states[0]["places"] for state in states)
     assert all(torch.equal(state["views"], states[0]["views"]) for state in states)
+
+
+@pytest.mark.parametrize("patch", [(8, 6), (6, 8, 6)])
+def test_memory_maps_give_the_same_batches(patch: tuple[int, ...], tmp_path: Path) -> None:
+    shape, needs = (12, 20, 18), Needs(fixed=1, superpixels=SuperpixelSettings())
+    image, ids = coordinates(shape), coordinates(shape)[0].astype(np.uint16)
+    np.save(tmp_path / "image.npy", image)
+    np.save(tmp_path / "ids.npy", ids)
+    maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "ids")]
+    one, other = (loader([Item("a", some[0], superpixels=some[1])], needs, patch) for some in ((image, ids), maps))
+    for _ in range(3):
+        first, second = one.draw(), other.draw()
+        assert torch.equal(first.fixed[0], second.fixed[0])
+        assert first.superpixels is not None
+        assert second.superpixels is not None
+        assert torch.equal(first.superpixels, second.superpixels)
+
+
+def test_what_goes_wrong_ahead_is_raised_when_it_is_drawn() -> None:
+    class Lost(np.ndarray):
+        def __getitem__(self, key: object) -> object:
+            raise OSError("the disk is gone")
+
+    item = Item("a", coordinates((12, 20, 18)))
+    some = loader([item], Needs(fixed=1), (8, 6))
+    some.draw()
+    assert some._ahead is not None
+    some._ahead[1].result()  # was cut before the disk goes
+    object.__setattr__(item, "image", item.image.view(Lost))
+    some.draw()
+    with pytest.raises(OSError, match="the disk is gone"):
+        some.draw()
+
+
+def test_an_epoch_has_every_item_once() -> None:
+    items = [Item(str(number), coordinates((3, 9, 9))) for number in range(7)]
+    some = loader(items, Needs(fixed=1), (8, 6), size=3)
+    assert some.epoch == 3
+    assert loader(items, Needs(fixed=1), (8, 6), size=2, part=Part(0, 2)).epoch == 2

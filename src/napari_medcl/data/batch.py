@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from napari_medcl.data import views
 from napari_medcl.data.volume import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -96,8 +98,27 @@ class Item:
         object.__setattr__(self, "annotated", annotated)
 
 
+def untimed(name: str) -> AbstractContextManager[None]:
+    """Times nothing."""
+    del name
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Crops of a batch, as they come from the scans."""
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.integer] | None
+    superpixels: NDArray[np.integer] | None
+    position: list[float]
+    cases: tuple[str, ...]
+
+
 class Loader:
     """Draws batches without end: random crops from the items, then views on the device.
+
+    The crops of the next batch are cut in a thread meanwhile, so that nobody waits for the disk.
 
     Args:
         items: Scans on the network's grid.
@@ -109,6 +130,7 @@ class Loader:
         geometry: How far free views (and, with labels, the fixed one) may move.
         appearance: How far the intensities may change.
         part: Which part of the batches to make; where the parts are made from one seed, they fit together.
+        timed: Is entered round waiting ("waiting") and making views ("views").
     """
 
     def __init__(
@@ -123,6 +145,7 @@ class Loader:
         geometry: views.Geometry = views.FREE,
         appearance: views.Appearance = views.CHANGED,
         part: views.Part = views.WHOLE,
+        timed: Callable[[str], AbstractContextManager[None]] = untimed,
     ) -> None:
         self.items = [item for item in items if len(item.annotated)]
         self.plan, self.needs, self.size, self.device = plan, needs, size, device
@@ -130,44 +153,74 @@ class Loader:
         self._places = np.random.default_rng(seed)
         self._views = torch.Generator(device).manual_seed(seed)
         self._queue: list[int] = []
+        self._timed, self._cutter = timed, ThreadPoolExecutor(1, "crops")
+        self._ahead: tuple[dict[str, Any], Future[_Cut]] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Batches in which every item is drawn once."""
+        return -(-len(self.items) // (self.size * self.part.parts))
 
     def draw(self) -> Batch:
         """The next batch."""
-        drawn = [self.items[self._next()] for _ in range(self.size * self.part.parts)]
-        place = self._places.random(2) if self._flat and self.needs.position else None
-        chosen, corners = self.part.of(drawn), self.part.of([self._corner(item, place) for item in drawn])
-        image = self._crops([item.image for item in chosen], corners)
-        labels = self._crops([item.labels for item in chosen], corners, IGNORE) if self.needs.labels else None
-        regions = self._crops([item.superpixels for item in chosen], corners) if self.needs.superpixels else None
-        position = torch.tensor(
-            [self._position(i, c) for i, c in zip(chosen, corners, strict=True)], device=self.device
-        )
-        fixed, labels, regions = self._fixed(image, labels, regions)
-        return Batch(
-            fixed=fixed,
-            free=tuple(self._changed(self._moved(image)) for _ in range(self.needs.free)),
-            superpixels=regions,
-            position=position if self.needs.position else None,
-            labels=labels,
-            cases=tuple(item.name for item in chosen),
-        )
+        with self._timed("waiting"):
+            _, coming = self._ahead or self._begun()
+            cut = coming.result()
+        self._ahead = self._begun()
+        with self._timed("views"):
+            return self._viewed(cut)
 
     def state(self) -> dict[str, Any]:
         """What decides the batches to come."""
-        return {
-            "places": self._places.bit_generator.state,
-            "views": self._views.get_state(),
-            "queue": list(self._queue),
-        }
+        places = self._places_state() if self._ahead is None else self._ahead[0]
+        return {**places, "views": self._views.get_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where another loader of the same items and settings was."""
+        if self._ahead is not None:
+            self._ahead[1].exception()  # is over before the numbers are changed that it draws
+            self._ahead = None
         self._places.bit_generator.state = state["places"]
         try:
             self._views.set_state(state["views"])
         except RuntimeError:  # the source of random numbers of another kind of device
             self._views.manual_seed(zlib.crc32(state["views"].numpy().tobytes()))
         self._queue = list(state["queue"])
+
+    def _places_state(self) -> dict[str, Any]:
+        return {"places": self._places.bit_generator.state, "queue": list(self._queue)}
+
+    def _begun(self) -> tuple[dict[str, Any], Future[_Cut]]:
+        """The next crops, which are being cut, and what decided them."""
+        return self._places_state(), self._cutter.submit(self._cut)
+
+    def _cut(self) -> _Cut:
+        drawn = [self.items[self._next()] for _ in range(self.size * self.part.parts)]
+        place = self._places.random(2) if self._flat and self.needs.position else None
+        chosen, corners = self.part.of(drawn), self.part.of([self._corner(item, place) for item in drawn])
+        return _Cut(
+            image=self._crops([item.image for item in chosen], corners),
+            labels=self._crops([item.labels for item in chosen], corners, IGNORE) if self.needs.labels else None,
+            superpixels=self._crops([item.superpixels for item in chosen], corners) if self.needs.superpixels else None,
+            position=[self._position(i, c) for i, c in zip(chosen, corners, strict=True)],
+            cases=tuple(item.name for item in chosen),
+        )
+
+    def _viewed(self, cut: _Cut) -> Batch:
+        image, labels, regions = (
+            None if some is None else torch.from_numpy(some).to(self.device, non_blocking=True)
+            for some in (cut.image, cut.labels, cut.superpixels)
+        )
+        assert image is not None
+        fixed, labels, regions = self._fixed(image, labels, regions)
+        return Batch(
+            fixed=fixed,
+            free=tuple(self._changed(self._moved(image)) for _ in range(self.needs.free)),
+            superpixels=regions,
+            position=torch.tensor(cut.position, device=self.device) if self.needs.position else None,
+            labels=labels,
+            cases=cut.cases,
+        )
 
     def _next(self) -> int:
         """Every item once in random order, then again."""
@@ -210,12 +263,13 @@ class Loader:
         reach = round(size * (1 - 1 / _MARGIN) / 2)
         return int(np.clip(middle - size // 2, -reach, length - size + reach))
 
-    def _crops(self, arrays: Sequence[Any], corners: Sequence[tuple[int, ...]], outside: int | None = None) -> Tensor:
+    def _crops(
+        self, arrays: Sequence[Any], corners: Sequence[tuple[int, ...]], outside: int | None = None
+    ) -> NDArray[Any]:
         cut = np.stack([_cut(a, corner, self._crop, outside) for a, corner in zip(arrays, corners, strict=True)])
         if cut.dtype.kind == "u":  # torch knows little to do with large unsigned numbers
             cut = cut.astype(np.int32)
-        tensor = torch.from_numpy(cut).to(self.device)
-        return tensor.squeeze(-3) if self._flat else tensor
+        return cut.squeeze(-3) if self._flat else cut
 
     def _position(self, item: Item, corner: tuple[int, ...]) -> float:
         slices: int = item.image.shape[1]

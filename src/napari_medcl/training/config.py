@@ -114,6 +114,13 @@ class _Config(Shared):
         json_schema_extra=_ADVANCED,
     )
 
+    profile: bool = Field(
+        False,
+        title="Profile",
+        description="At the end, say where the time of the steps went: waiting, views, network, losses.",
+        json_schema_extra=_ADVANCED,
+    )
+
     default_steps: ClassVar[int] = 1000
 
     @property

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_medcl.models import Network
     from napari_medcl.training.config import FinetuneConfig
@@ -163,7 +163,9 @@ class _Finetuning(Task):
             geometry=Geometry(p=_MOVED, flip=config.mirror, rotation=_ROTATION[dims], scale=(0.7, 1.4), elastic=0.05),
             appearance=_APPEARANCE,
             part=processes.part,
+            timed=lambda name: self.timed(name),
         )
+        self.epoch = self._loader.epoch
 
     @property
     def origin(self) -> str:
@@ -176,6 +178,9 @@ class _Finetuning(Task):
 
     def draw(self) -> Batch:
         return self._loader.draw()
+
+    def layers(self) -> Iterator[nn.Module]:
+        return (layer for layer in self._net.modules() if layer is not self._net)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.labels is not None

@@ -5,27 +5,33 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_medcl.training.events import Evaluated, Event, Finished, Paused, Started, Stepped
+from napari_medcl.data.batch import untimed
+from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
 from napari_medcl.training.previewer import Previewer
 from napari_medcl.training.processes import ALONE, Processes
+from napari_medcl.training.profile import Profile
 from napari_medcl.training.progress import Clock, Meter
 from napari_medcl.training.state import random_state, restore_random_state
 from napari_medcl.training.step import Stepper
 from napari_medcl.training.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.data.batch import Batch
     from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.run import Request, Run
+
+    Timed = Callable[[str], AbstractContextManager[None]]
 
 _SAVE_EVERY_S = 60.0
 _WARM_UP = 0.05
@@ -42,6 +48,8 @@ class Task(ABC):
         autocast: Number format of the products, None for float32.
         evaluations: How often `evaluate` is called, 0 for never.
         smallest: Crops that a batch must have for its loss to mean anything.
+        epoch: Steps in which every scan is drawn once.
+        timed: Is entered round the parts of a step, by their names (see `profile.PARTS`).
     """
 
     optimiser: torch.optim.Optimizer
@@ -49,10 +57,16 @@ class Task(ABC):
     autocast: torch.dtype | None
     evaluations: int = 0
     smallest: int = 1
+    epoch: int = 1
+    timed: Timed = staticmethod(untimed)
 
     @abstractmethod
     def draw(self) -> Batch:
         """The next batch."""
+
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers of the network, which a profile tells from what else computes the losses."""
+        return ()
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -127,6 +141,10 @@ class Loop:
         self._writer = Writer(run, task, processes)
         self._previewer = Previewer(run, config, task)
         self._stepper = Stepper(task, processes)
+        self._profile = Profile(task.device, task.epoch) if config.profile else None
+        if self._profile is not None:
+            task.timed = self._profile.part
+            self._profile.watch(task.layers())
         if state is not None:
             self._restore(state)
         self._stepper.align()
@@ -158,6 +176,7 @@ class Loop:
                 yield self._save()
                 saved_s = time.monotonic()
         yield self._save()
+        yield from self._profiled()
         yield Finished(step=clock.step, reason="done", message=self._told())
 
     def _look(self) -> Request | None:
@@ -169,6 +188,7 @@ class Loop:
         """Ends before the last step. The state is safe before the model is measured, which takes long."""
         step = self._clock.step
         yield self._save()
+        yield from self._profiled()
         if pause:
             yield Paused(step=step, message=f"Paused after {self._told()}")
             return
@@ -177,8 +197,13 @@ class Loop:
             yield self._save()  # with what was measured: a later and worse model is not to take the best one's place
         yield Finished(step=step, reason="stopped", message=self._told())
 
+    def _profiled(self) -> Iterator[Event]:
+        for line in [] if self._profile is None else self._profile.in_words():
+            yield Noted(step=self._clock.step, message=line)
+
     def _step(self) -> Iterator[Event]:
-        terms = yield from self._stepper.step(self._clock.step, self._rate())
+        with nullcontext() if self._profile is None else self._profile.step():
+            terms = yield from self._stepper.step(self._clock.step, self._rate())
         self._clock.step += 1
         self._meter.add(terms)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_medcl.data.cases import Case, Cases
     from napari_medcl.data.views import Part
@@ -146,10 +146,18 @@ class _Pretraining(Task):
         needs = config.method.needs(plan.spatial_dims)
         size = config.batch or _BATCH[plan.spatial_dims]
         appearance = CHANGED.times(config.changes)
-        self._loader = Loader(items, plan, needs, size, device, config.seed, appearance=appearance, part=part)
+        self._loader = Loader(
+            items, plan, needs, size, device, config.seed, appearance=appearance, part=part,
+            timed=lambda name: self.timed(name),
+        )  # fmt: skip
+        self.epoch = self._loader.epoch
 
     def draw(self) -> Batch:
         return self._loader.draw()
+
+    def layers(self) -> Iterator[nn.Module]:
+        """Stages and heads; the whole of them computes the losses, too."""
+        return (layer for whole in (self._net, self._module) for layer in whole.modules() if layer is not whole)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return cast("dict[str, Tensor]", self._module(batch))

@@ -61,9 +61,10 @@ class Stepper:
                 if not ran_out(error):
                     raise
             yield self._halve(batch, step)
-        self._scaler.step(self._task.optimiser)
-        self._scaler.update()
-        self._task.stepped()
+        with self._task.timed("update"):
+            self._scaler.step(self._task.optimiser)
+            self._scaler.update()
+            self._task.stepped()
         return terms
 
     def align(self) -> None:
@@ -96,9 +97,10 @@ class Stepper:
         task.optimiser.zero_grad(set_to_none=True)
         for part in batch.parts(self._parts):
             share = len(part.cases) / len(batch.cases)
-            with autocast(task.device, task.autocast):
+            with task.timed("loss"), autocast(task.device, task.autocast):
                 terms = {name: value.float() * share for name, value in task.losses(part).items()}
-            self._scaler.scale(torch.stack([*terms.values()]).sum()).backward()  # type: ignore[no-untyped-call]
+            with task.timed("backward"):
+                self._scaler.scale(torch.stack([*terms.values()]).sum()).backward()  # type: ignore[no-untyped-call]
             means = {name: means.get(name, 0) + value.detach() for name, value in terms.items()}
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         self._processes.average([*gradients, *means.values()])

@@ -99,12 +99,12 @@ def test_superpixels_of_a_folder_go_to_a_folder(blobs: Callable[..., Path], tmp_
 
 def test_settings_come_from_a_file_and_options_win(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = blobs(masks=0)
-    medcl("pretrain", folder, "--dims", "2d", "--steps", 2, "--run", tmp_path / "one", "--method.stride", 4, *SMALL)
+    medcl("pretrain", folder, "--dims", "2d", "--steps", 2, "--run", tmp_path / "one", "--method.blocks", 1, *SMALL)
     medcl("pretrain", "--config", tmp_path / "one" / "config.json", "--steps", 3, "--run", tmp_path / "two")
     one, two = Run(tmp_path / "one").config, Run(tmp_path / "two").config
     assert (one.pop("steps"), two.pop("steps")) == (2, 3)
     assert one == two
-    assert one["method"]["stride"] == 4
+    assert one["method"]["blocks"] == 1
 
 
 def test_uncertainty_of_uafs_blocks_is_written(blobs: Callable[..., Path], tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_without_a_word_it_shows_the_commands() -> None:
 def test_help_shows_the_methods_and_the_settings_of_one() -> None:
     said = medcl("pretrain", "--help")
     assert all(f"{name}: {offer.about}" in said for name, offer in offers("pretrain").items())
-    assert "--method.intra" in said
-    assert "--now Start beside other runs on the" in said
-    said = medcl("pretrain", "--method", "jcl", "--help")
     assert "--method.blocks" in said
-    assert "--method.intra" not in said
+    assert "--now Start beside other runs on the" in said
+    said = medcl("pretrain", "--method", "supercl", "--help")
+    assert "--method.intra" in said
+    assert "--method.blocks" not in said
     said = medcl("finetune", "--method=pdcr", "--help")
     assert "--method.windows" in said
     assert "--method.superpixels" not in said
@@ -198,7 +198,7 @@ def test_the_authors_weights_are_imported_and_gone_on_from(
         (("finetune", "{unlabelled}", "--start", "{broken}"), "broken.nii.gz"),
         (("finetune", "{unlabelled}", "--start", "{headless}"), "header of {headless} is broken"),
         (("import", "{broken}", "-o", "{tmp}/model.safetensors"), "it is broken"),
-        (("pretrain", "{unlabelled}", "--method", "magic"), "Choose supercl, jcl"),
+        (("pretrain", "{unlabelled}", "--method", "magic"), "Choose jcl, supercl"),
         (("superpixels", "{broken}"), "broken.nii.gz"),
         (("evaluate", "{unlabelled}", "{unlabelled}"), "mask"),
         (("pretrain", "--config", "{broken}"), "cannot be read"),

@@ -58,6 +58,7 @@ def test_what_is_set_comes_back(method: SuperCL | JCL | PDCR, qtbot: QtBot, tmp_
 
 def test_settings_stay_while_another_method_is_chosen(qtbot: QtBot, tmp_path: Path) -> None:
     form, edit = made("pretrain", qtbot)
+    edit.choice.setValue("supercl")
     edit.forms["supercl"].editors["intra"].setValue(0.25)
     edit.choice.setValue("jcl")
     edit.choice.setValue("supercl")
@@ -66,7 +67,10 @@ def test_settings_stay_while_another_method_is_chosen(qtbot: QtBot, tmp_path: Pa
 
 def test_a_choice_and_a_setting_are_told(qtbot: QtBot) -> None:
     form, edit = made("pretrain", qtbot)
-    for change in (lambda: edit.choice.setValue("jcl"), lambda: edit.forms["jcl"].editors["blocks"].setValue(1)):
+    for change in (
+        lambda: edit.choice.setValue("supercl"),
+        lambda: edit.forms["supercl"].editors["intra"].setValue(0.5),
+    ):
         with qtbot.waitSignal(form.valueChanged):
             change()
 

@@ -14,7 +14,7 @@ STAGES = pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 
 
 def test_all_methods_and_the_baselines_can_be_chosen_to_pretrain() -> None:
-    assert list(offers("pretrain")) == ["supercl", "jcl", "pdcr", "pcl", "simclr", "supercl-paper", "jcl-paper"]
+    assert list(offers("pretrain")) == ["jcl", "supercl", "pdcr", "pcl", "simclr", "supercl-paper", "jcl-paper"]
     assert {kind.__name__ for kind in METHODS} == {"SuperCL", "JCL", "PDCR"}
 
 
@@ -66,7 +66,7 @@ def test_open_settings_keep_their_bounds() -> None:
 
 
 def test_what_is_not_offered_is_explained() -> None:
-    with pytest.raises(UserError, match=r"no method “magic” to pretrain with\. Choose supercl, jcl, pdcr, pcl, simclr"):
+    with pytest.raises(UserError, match=r"no method “magic” to pretrain with\. Choose jcl, supercl, pdcr, pcl, simclr"):
         chosen("pretrain", "magic")
     with pytest.raises(UserError, match="no method “plain” to pretrain with"):
         chosen("pretrain", "plain")

@@ -53,7 +53,7 @@ def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path)
     assert after.network.spatial_dims == 2
     assert after.method is None
     assert after.start == before.origin
-    assert after.origin.in_words() == "pre-trained with SuperCL, then fine-tuned"
+    assert after.origin.in_words() == "pre-trained with JCL, then fine-tuned"
     change = (after.weights["enc1.0.weight"] - before.weights["enc1.0.weight"]).abs().max()
     assert change < 0.02
 

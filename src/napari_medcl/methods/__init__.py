@@ -11,7 +11,7 @@ from napari_medcl.methods.method import Method
 from napari_medcl.methods.pdcr import PDCR
 from napari_medcl.methods.supercl import SuperCL
 
-AnyMethod = Annotated[SuperCL | JCL | PDCR, Field(discriminator="name")]
+AnyMethod = Annotated[JCL | SuperCL | PDCR, Field(discriminator="name")]
 """Any method, told apart by its `name`."""
 
 __all__ = ["JCL", "PDCR", "AnyMethod", "Method", "SuperCL"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from napari_medcl.methods import AnyMethod, Method, SuperCL
+from napari_medcl.methods import JCL, AnyMethod, Method
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
@@ -132,7 +132,7 @@ class _Config(Shared):
 class PretrainConfig(_Config):
     """Pre-training: learns from scans without masks."""
 
-    method: AnyMethod = Field(default_factory=SuperCL, description="How to learn without masks.")
+    method: AnyMethod = Field(default_factory=JCL, description="How to learn without masks.")
     rate: float = Field(
         0.01,
         title="Learning rate",

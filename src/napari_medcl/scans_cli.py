@@ -73,6 +73,7 @@ def predict(
     out: Path,
     channel: int | None = None,
     probabilities: bool = False,
+    eight_bits: bool = False,
     uncertainty: bool = False,
     uafs: bool = False,
     device: Device = "auto",
@@ -95,6 +96,7 @@ def predict(
             report.csv.
         channel: Which channel of 4D scans, from 0; without it the one that the model was trained on.
         probabilities: Also write the probability of every class.
+        eight_bits: Write it in 8 bits: a quarter of the memory, in steps of 1/255.
         uncertainty: Also write the entropy, from 0 (sure) to 1.
         uafs: Also write what each UAFS block of the model is unsure of, from 0 (sure) to 1: NAME-uafs-MAP.
         device: Where to compute.
@@ -110,7 +112,8 @@ def predict(
 
     work = Segment(
         model=find_checkpoint(model).resolve(), out=out.resolve(), channel=channel, probabilities=probabilities,
-        uncertainty=uncertainty, uafs=uafs, device=device, overlap=overlap, flips=flips, compile=compile,
+        eight_bits=eight_bits, uncertainty=uncertainty, uafs=uafs, device=device, overlap=overlap, flips=flips,
+        compile=compile,
     )  # fmt: skip
     work.check()
     _do(work, _cases(scans), processes, scheduler, again)

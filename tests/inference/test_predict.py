@@ -11,10 +11,10 @@ import torch
 from scipy import ndimage
 from torch._dynamo.exc import TorchDynamoException
 
-from napari_medcl.data.formats import read_labels, read_volume, write_labels
+from napari_medcl.data.formats import read_labels, read_volume, write_labels, write_volume
 from napari_medcl.data.volume import Volume
 from napari_medcl.errors import Stopped, UserError
-from napari_medcl.inference.predict import Predictor
+from napari_medcl.inference.predict import EIGHT_BITS, Predictor
 
 from .models import by_intensity, checkpoint, replace_network
 
@@ -312,3 +312,16 @@ def test_a_compiled_network_says_the_same(patch: tuple[int, ...]) -> None:
         for compiled in (False, True)
     )
     np.testing.assert_allclose(one.probabilities.array, other.probabilities.array, atol=1e-4)
+
+
+def test_probabilities_of_eight_bits_are_those_in_steps_and_so_in_the_file(tmp_path: Path) -> None:
+    model, volume = Predictor(checkpoint((8, 12, 16))), scan((13, 30, 40))
+    exact = model(volume, probabilities=True).probabilities
+    steps = model(volume, probabilities=True, eight_bits=True).probabilities
+    assert steps.array.dtype == np.uint8
+    assert np.abs(steps.array * EIGHT_BITS - exact.array).max() <= EIGHT_BITS / 2 + 1e-6
+    path = write_volume(steps, tmp_path / "steps.nii.gz", EIGHT_BITS)
+    assert nib.load(path).get_data_dtype() == np.uint8
+    np.testing.assert_allclose(read_volume(path).array, steps.array * EIGHT_BITS, atol=1e-6)
+    other = read_volume(write_volume(steps, tmp_path / "steps.nrrd", EIGHT_BITS))
+    np.testing.assert_allclose(other.array, steps.array * EIGHT_BITS, atol=1e-6)

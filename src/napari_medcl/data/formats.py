@@ -143,8 +143,13 @@ def write_labels(labels: Labels, path: Path | str) -> Path:
     return path
 
 
-def write_volume(volume: Volume, path: Path | str) -> Path:
+def write_volume(volume: Volume, path: Path | str, step: float | None = None) -> Path:
     """Writes maps, such as probabilities, as float32 with exactly the geometry of `volume.source`.
+
+    Args:
+        volume: The maps.
+        path: Where to.
+        step: What 1 stands for in maps of whole numbers, which NIfTI files then hold as they are.
 
     Raises:
         UserError: The suffix is not one for maps, or the file cannot be written.
@@ -153,7 +158,10 @@ def write_volume(volume: Volume, path: Path | str) -> Path:
     source = volume.source or Source.of_grid(volume.shape, volume.spacing, volume.origin)
     array = volume.array[0] if volume.channels == 1 else volume.array
     with _writing(path) as part:
-        _write(source.stored(array.astype(np.float32)), source, path, part)
+        if step is not None and suffix(path) in (".nii", ".nii.gz"):
+            nifti.write(source.stored(array), source, part, step)
+        else:
+            _write(source.stored(array.astype(np.float32) * (step or 1)), source, path, part)
     return path
 
 

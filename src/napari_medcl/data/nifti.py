@@ -59,8 +59,11 @@ def read_mask(path: Path) -> tuple[NDArray[Any], Source]:
     return (raw if (slope, inter) == (1, 0) else raw * float(slope) + float(inter)), source
 
 
-def write(array: NDArray[Any], source: Source, path: Path) -> None:
-    """Writes an array in the file's axis order with the geometry of `source`, to the bit if that is NIfTI."""
+def write(array: NDArray[Any], source: Source, path: Path, step: float | None = None) -> None:
+    """Writes an array in the file's axis order with the geometry of `source`, to the bit if that is NIfTI.
+
+    With a step, the file says that each number stands for so many times itself.
+    """
     if len(source.shape) == 2 and array.ndim == 3:
         array = array[:, :, None]
     header = _header(source) if source.format == "nifti" else _fresh_header(source, array)
@@ -69,7 +72,10 @@ def write(array: NDArray[Any], source: Source, path: Path) -> None:
     header["intent_code"] = 0
     # Without an affine nibabel leaves sform and qform as they are in the header.
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    nib.save(kind(array, None, header), path)
+    image = kind(array, None, header)
+    if step is not None:
+        image.header.set_slope_inter(step, 0)  # an image forgets that of the header that it is given
+    nib.save(image, path)
 
 
 def _load(path: Path) -> Any:

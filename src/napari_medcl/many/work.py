@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_medcl.data.case import Case
-    from napari_medcl.data.volume import Volume
     from napari_medcl.device import Device
     from napari_medcl.inference.predict import Predictor
 
@@ -57,6 +56,7 @@ class Segment(Work):
         out: See `Work`.
         channel: Which channel of 4D scans; None for that of the model's training.
         probabilities: Whether to write `NAME-probabilities.nii.gz`.
+        eight_bits: Whether it holds 8 bits for each, not 32.
         uncertainty: Whether to write `NAME-uncertainty.nii.gz`.
         uafs: Whether to write `NAME-uafs-MAP.nii.gz` for every UAFS block.
         device: Where to compute.
@@ -69,6 +69,7 @@ class Segment(Work):
     out: Path
     channel: int | None = None
     probabilities: bool = False
+    eight_bits: bool = False
     uncertainty: bool = False
     uafs: bool = False
     device: Device = "auto"
@@ -93,14 +94,23 @@ class Segment(Work):
 
     def __call__(self, case: Case) -> list[Path]:
         """Segments a scan."""
+        from napari_medcl.inference.predict import EIGHT_BITS
+
         predictor = _predictor(self)
         trained = predictor.checkpoint.provenance.get("config", {}).get("channel")
         volume = case.volume(trained if self.channel is None else self.channel)
-        made = predictor(volume, probabilities=self.probabilities, uncertainty=self.uncertainty)
-        maps = {"probabilities": made.probabilities, "uncertainty": made.uncertainty}
-        if self.uafs:
-            maps |= {f"uafs-{block}": found for block, found in predictor.block_uncertainty(volume).items()}
-        return _write(case.id, self.out, made.labels, maps)
+        made = predictor(
+            volume, probabilities=self.probabilities, eight_bits=self.eight_bits, uncertainty=self.uncertainty
+        )
+        more = []
+        if made.probabilities is not None:
+            step = EIGHT_BITS if self.eight_bits else None
+            more.append(write_volume(made.probabilities, self.out / f"{case.id}-probabilities.nii.gz", step))
+        if made.uncertainty is not None:
+            more.append(write_volume(made.uncertainty, self.out / f"{case.id}-uncertainty.nii.gz"))
+        for block, found in predictor.block_uncertainty(volume).items() if self.uafs else ():
+            more.append(write_volume(found, self.out / f"{case.id}-uafs-{block}.nii.gz"))
+        return [_write(case.id, self.out, made.labels), *more]
 
 
 @dataclass(frozen=True)
@@ -151,11 +161,9 @@ def _predictor(work: Segment) -> Predictor:
     return Predictor(work.model, work.device, work.overlap, flips=work.flips, compile=work.compile)
 
 
-def _write(name: str, out: Path, labels: Labels, maps: dict[str, Volume | None]) -> list[Path]:
-    """The maps, then the mask; a mask that was there is kept, as somebody may have corrected it."""
-    suffix = ".png" if labels.source is not None and labels.source.format == "picture" else ".nii.gz"
-    more = [write_volume(volume, out / f"{name}-{kind}.nii.gz") for kind, volume in maps.items() if volume is not None]
-    path = out / f"{name}{suffix}"
+def _write(name: str, out: Path, labels: Labels) -> Path:
+    """Writes the mask; one that was there is kept, as somebody may have corrected it."""
+    path = out / f"{name}{'.png' if labels.source is not None and labels.source.format == 'picture' else '.nii.gz'}"
     if path.exists():
         back_up(path, datetime.now())
-    return [write_labels(labels, path), *more]
+    return write_labels(labels, path)

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.many.done import Result
 from napari_medcl.methods import JCL, SuperCL
 from napari_medcl.methods.choices import offers
 from napari_medcl.training.config import PretrainConfig
@@ -22,7 +23,7 @@ from tests.commands import SMALL, alone, medcl
 from tests.inference.models import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -95,6 +96,19 @@ def test_superpixels_of_a_folder_go_to_a_folder(blobs: Callable[..., Path], tmp_
     assert "--processes must be 1 or more" in medcl(
         "superpixels", folder, "--out", tmp_path / "x", "--processes", 0, fails=True
     )
+
+
+def test_an_interruption_says_how_to_go_on(
+    blobs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **how: object) -> Iterator[Result]:
+        yield Result("case_0", "made", files=(tmp_path / "case_0.nii.gz",))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_medcl.many.spread.spread", interrupted)
+    said = medcl("superpixels", blobs(scans=2), "--out", tmp_path / "out", fails=True)
+    assert "case_0.nii.gz" in said
+    assert said.endswith("Interrupted. The same command goes on from here.")
 
 
 def test_settings_come_from_a_file_and_options_win(blobs: Callable[..., Path], tmp_path: Path) -> None:

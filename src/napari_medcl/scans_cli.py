@@ -145,11 +145,16 @@ def _do(work: Work, cases: Sequence[Case], processes: int, scheduler: str | None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(cases))
-        for result in spread(work, cases, processes=processes, scheduler=scheduler, again=again):
-            results.append(result)
-            bar.update(task, advance=1)
-            what = result.message if result.state == "failed" else f"{result.files[0]}"
-            say(console, f"{_SAID[result.state]}{result.name}: {what}")
+        coming = spread(work, cases, processes=processes, scheduler=scheduler, again=again)
+        try:
+            for result in coming:
+                results.append(result)
+                bar.update(task, advance=1)
+                what = result.message if result.state == "failed" else f"{result.files[0]}"
+                say(console, f"{_SAID[result.state]}{result.name}: {what}")
+        except KeyboardInterrupt:
+            say(console, "Interrupted. The same command goes on from here.")
+            raise SystemExit(130) from None
     rows = [
         {
             "case": one.name, "state": one.state, "seconds": f"{one.seconds:.1f}",

@@ -91,7 +91,7 @@ def speed(repeats: int) -> list[dict[str, Any]]:
         ways = {name: way(checkpoint, number_format) for name, way in WAYS.items()}
         ways["MONAI, fours"] = monai(checkpoint, number_format, 4)
         for air in (False, True):
-            array = scan((96, 192, 192), air)
+            array = scan((128, 160, 160), air)
             times: dict[str, list[float]] = {name: [] for name in ways}
             for turn in range(repeats + 1):
                 for name, way in ways.items():
@@ -139,7 +139,7 @@ def large() -> dict[str, float]:
 def show(found: dict[str, Any], console: Console) -> None:
     if "speed" in found:
         table = Table(
-            "number format", "volume", "MedCL", "MONAI", "times", "MONAI, fours", title="96 x 192 x 192, 8 classes"
+            "number format", "volume", "MedCL", "MONAI", "times", "MONAI, fours", title="128 x 160 x 160, 8 classes"
         )
         for row in found["speed"]:
             ratio = row["MONAI"] / row["MedCL"]

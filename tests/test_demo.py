@@ -45,7 +45,7 @@ def test_two_runs_the_second_from_the_first(done: demo.Demo, folder: Path) -> No
     assert [finetuning.stage, pretraining.stage] == ["finetune", "pretrain"]
     assert finetuning.state == pretraining.state == "finished"
     assert finetuning.config["start"] == str(pretraining.folder)
-    assert set(pretraining.config["method"]) >= {"intra", "inter"}
+    assert set(pretraining.config["method"]) >= {"instance", "dense"}
 
 
 def test_a_tenth_is_annotated_and_the_rest_is_not_background(done: demo.Demo, folder: Path) -> None:

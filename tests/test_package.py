@@ -45,7 +45,7 @@ def test_torch_free_names_stay_torch_free() -> None:
     ("typed", "answer"),
     [
         ("--help", "Usage"),
-        ("pretrain --help", "--method.superpixels"),
+        ("pretrain --help", "--method.blocks"),
         ("finetune --method pdcr --help", "--method.windows"),
         ("runs list nowhere", "no runs in nowhere"),
     ],

@@ -95,7 +95,7 @@ def test_settings_of_ones_own_make_a_start_and_an_addition(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"methods": ("magic",)}, "no pre-training “magic”.*scratch, supercl"),
+        ({"methods": ("magic",)}, "no pre-training “magic”.*scratch, jcl, supercl"),
         ({"methods": ("jcl+magic",)}, "no addition “magic” in jcl\\+magic.*pdcr, uafs"),
         ({"labelled": (6,)}, "6 labelled patients were asked for; the training side has 5"),
         ({"finetune": {"rate": -1}}, "fine-tuning of scratch:\nrate: "),

@@ -47,7 +47,7 @@ def test_whole_way(make_napari_viewer: Any, scan: Path, mask: Path, tmp_path: Pa
     assert [choice.itemText(index) for index in range(choice.count())] == ["no mask", "mask"]
     pretrained = train(dock, "pretrain", qtbot)
     runs = viewer.window._wrapped_dock_widgets["Runs (medcl)"].widget()
-    qtbot.waitUntil(lambda: set(runs.monitor.losses._curves) == {"instance", "intra", "inter"})
+    qtbot.waitUntil(lambda: set(runs.monitor.losses._curves) == {"instance", "dense", "equivariance"})
     start = dock.stages["finetune"].form.editors["start"]
     start.setValue(pretrained.folder)
     tuned = train(dock, "finetune", qtbot)

@@ -4,8 +4,8 @@
 
 *speed*: one network, patch, overlap and number format for both; the same volume, with noise everywhere or as a CT with
 air about it, in turn, after a warm-up; medians of the wall times from the scan to the mask. MONAI's way is its
-documented one: the whole output, blended by its Gaussian, then argmax; windows one at a time
-and in fours; MedCL takes as many as it would by itself. *growth*: volumes of 1, 2, 4 and 8 times as many slices, each in a process of its own:
+documented one: the whole output, blended by its Gaussian, then argmax; windows one at a time and in fours. MedCL takes
+as many as it would by itself. *growth*: volumes of 1, 2, 4 and 8 times as many slices, each in a process of its own:
 time, and the most memory above what process and model take. *large*: 512 x 512 x 1000 voxels and 8 classes by MedCL at
 the scan's own spacing, with a small network, so that it ends soon.
 """

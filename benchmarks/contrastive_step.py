@@ -25,7 +25,8 @@ from timing import machine, options, seconds
 from torch import nn
 from torch.nn import functional
 
-from napari_medcl.data.batch import Batch, Item, Loader
+from napari_medcl.data.batch import Batch
+from napari_medcl.data.loader import Item, Loader
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.views import CHANGED
 from napari_medcl.methods import JCL, PDCR, SuperCL

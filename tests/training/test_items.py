@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_medcl.data.batch import Item
+from napari_medcl.data.loader import Item
 from napari_medcl.data.plan import make_plan
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.training.config import FinetuneConfig

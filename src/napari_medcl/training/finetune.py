@@ -9,7 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from napari_medcl.checkpoint import Checkpoint, transfer
-from napari_medcl.data.batch import Batch, Item, Loader
+from napari_medcl.data.loader import Item, Loader
 from napari_medcl.data.needs import Needs
 from napari_medcl.data.views import Appearance, Geometry
 from napari_medcl.data.volume import IGNORE
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from napari_medcl.data.batch import Batch
     from napari_medcl.models import Network
     from napari_medcl.training.config import FinetuneConfig
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medcl.data.batch import Item
+from napari_medcl.data.loader import Item
 from napari_medcl.data.scans import kept_image
 from napari_medcl.data.superpixels import kept_superpixels
 from napari_medcl.data.volume import IGNORE

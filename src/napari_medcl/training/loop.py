@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_medcl.data.batch import untimed
+from napari_medcl.data.loader import untimed
 from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
 from napari_medcl.training.previewer import Previewer
 from napari_medcl.training.processes import ALONE, Processes

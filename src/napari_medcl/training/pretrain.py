@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from napari_medcl.checkpoint import Checkpoint
-from napari_medcl.data.batch import Batch, Item, Loader
+from napari_medcl.data.loader import Item, Loader
 from napari_medcl.data.plan import Plan, make_plan
 from napari_medcl.data.views import CHANGED
 from napari_medcl.device import device_name, precision, resolve_device
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from napari_medcl.data.batch import Batch
     from napari_medcl.data.cases import Case, Cases
     from napari_medcl.data.views import Part
     from napari_medcl.training.config import PretrainConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medcl.data.batch import Item, Loader
+from napari_medcl.data.loader import Item, Loader
 from napari_medcl.data.needs import Needs
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.superpixels import SuperpixelSettings

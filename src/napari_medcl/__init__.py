@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from napari_medcl.benchmark.work import Benchmark
     from napari_medcl.checkpoint import Checkpoint
     from napari_medcl.data.cases import find_cases
-    from napari_medcl.data.formats import read_labels, read_volume, write_labels
+    from napari_medcl.data.formats import read_labels, read_volume
     from napari_medcl.data.splits import read_split
     from napari_medcl.data.superpixels import superpixels
+    from napari_medcl.data.writing import write_labels
     from napari_medcl.errors import UserError
     from napari_medcl.foreign import import_authors
     from napari_medcl.inference.evaluate import evaluate
@@ -80,7 +81,7 @@ _HOME = {
     "repeat": "training.resume",
     "resume": "training.resume",
     "superpixels": "data.superpixels",
-    "write_labels": "data.formats",
+    "write_labels": "data.writing",
 }
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napari_medcl.data.formats import read_labels, read_volume, write_labels, write_volume
+from napari_medcl.data.formats import read_labels, read_volume
 from napari_medcl.data.sample import write_sample
 from napari_medcl.data.volume import IGNORE
+from napari_medcl.data.writing import write_labels, write_volume
 from napari_medcl.files import whole
 from napari_medcl.inference.metrics import dice
 from napari_medcl.inference.predict import Predictor

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -43,17 +44,58 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder that is written anew: gives an empty one beside it, which takes the name at the end.
+
+    A folder that was there before goes when the new one is on the disk.
+    """
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=_PART, suffix="".join(path.suffixes[-2:])))
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=_PART))
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+        part.chmod(0o777 & ~_umask())
+        if path.exists():
+            path.replace(old / path.name)
+        part.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        if (old / path.name).exists() and not path.exists():
+            (old / path.name).replace(path)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def digest(path: Path) -> str:
-    """A hash of what a file holds; a file whose time and size stayed is not read again.
+    """A hash of what a file, or a folder with files, holds; a file whose time and size stayed is not read again.
 
     Raises:
         UserError: It cannot be read.
     """
     try:
+        if path.is_dir():
+            return hashlib.blake2b(b"".join(digests(path))).hexdigest()
         status = path.stat()
         return _digest(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def digests(path: Path) -> Iterator[bytes]:
+    """The hashes of a file or of the files of a folder, those in its subfolders with their names.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.parent not in (path, path.parent):
+            yield file.relative_to(path).as_posix().encode()
+        if not file.is_dir():
+            yield bytes.fromhex(digest(file))
 
 
 @lru_cache(maxsize=100_000)

@@ -49,12 +49,13 @@ def superpixels(
         again: Also do what has been done before.
         settings: How to make them.
     """
-    from napari_medcl.data.formats import READABLE, stem, suffix
+    from napari_medcl.data.formats import READABLE, read_source, stem, suffix
+    from napari_medcl.data.writing import map_suffix
     from napari_medcl.many.work import Divide, divide
 
     cases = _cases(scans)
-    if len(cases) == 1 and len(scans) == 1 and (out is None or suffix(out) in READABLE):
-        path = out or scans[0].with_name(f"{stem(scans[0])}-superpixels.nii.gz")
+    if len(cases) == 1 and len(scans) == 1 and (out is None or suffix(out) in (*READABLE, ".zarr", ".ome.zarr")):
+        path = out or scans[0].with_name(f"{stem(scans[0])}-superpixels{map_suffix(read_source(scans[0]))}")
         count = divide(cases[0], settings, channel, path)
         say(
             console,
@@ -123,11 +124,11 @@ def _cases(scans: Sequence[Path]) -> list[Case]:
     """The scans, and those of data folders; nothing is read yet."""
     from napari_medcl.data.case import Case
     from napari_medcl.data.cases import find_cases
-    from napari_medcl.data.formats import stem
+    from napari_medcl.data.formats import is_scan, stem
 
     cases: list[Case] = []
     for scan in scans:
-        if scan.is_dir() and not any(scan.glob("*.dcm")):
+        if scan.is_dir() and not is_scan(scan):
             cases += find_cases(scan.resolve())
         else:
             cases.append(Case(stem(scan), (scan.resolve(),)))

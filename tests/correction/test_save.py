@@ -16,8 +16,9 @@ from napari_medcl.correction.journal import Journal, beside
 from napari_medcl.correction.record import Record
 from napari_medcl.correction.save import save_mask
 from napari_medcl.data.cases import find_cases
-from napari_medcl.data.formats import read_labels, write_labels
+from napari_medcl.data.formats import read_labels
 from napari_medcl.data.volume import Labels
+from napari_medcl.data.writing import write_labels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,16 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_medcl.data.formats import (
-    looks_like_labels,
-    read_labels,
-    read_source,
-    read_volume,
-    stem,
-    write_labels,
-    write_volume,
-)
+from napari_medcl.data.formats import looks_like_labels, open_volume, read_labels, read_source, read_volume, stem
 from napari_medcl.data.volume import Labels, Source, Volume
+from napari_medcl.data.writing import write_labels, write_volume
 from napari_medcl.errors import UserError
 from tests.data.test_geometry import ORIENTATIONS, oblique_affines, signed_permutation
 
@@ -602,3 +595,58 @@ class TestDamage:
 )
 def test_stem(name, expected):
     assert stem(name) == expected
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 7), (5, 6, 7, 3)])
+def test_a_scan_that_stays_on_the_disk_is_the_same(tmp_path, monkeypatch, shape, dtype, endian):
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    affine = signed_permutation((2, 0, 1), (1.0, -1.0, 1.0))
+    array = speckle(shape, dtype)
+    if dtype == np.float32:
+        array.flat[:3] = np.nan, np.inf, -np.inf
+    path = save(tmp_path / "scan.nii", array, affine, endian=endian)
+    for channel in (None, 0):
+        there, read = open_volume(path, channel), read_volume(path, channel)
+        assert not isinstance(there.array, np.ndarray)
+        assert there.array.dtype == read.array.dtype
+        assert np.array_equal(np.asarray(there.array), read.array)
+        assert (there.spacing, there.origin, there.channels, there.planar) == (
+            read.spacing, read.origin, read.channels, read.planar,
+        )  # fmt: skip
+    assert looks_like_labels(there) == looks_like_labels(read)
+
+
+def test_scaled_values_are_scaled_where_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    image = nib.Nifti1Image(speckle((5, 6, 7)), np.eye(4))
+    image.header.set_slope_inter(0.5, -1000)
+    nib.save(image, tmp_path / "scan.nii")
+    assert np.array_equal(
+        np.asarray(open_volume(tmp_path / "scan.nii").array), read_volume(tmp_path / "scan.nii").array
+    )
+
+
+def test_small_and_compressed_scans_are_read_at_once(tmp_path, monkeypatch):
+    small = save(tmp_path / "small.nii", speckle((5, 6, 7)), np.eye(4))
+    assert isinstance(open_volume(small).array, np.ndarray)
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    assert isinstance(open_volume(save(tmp_path / "a.nii.gz", speckle((5, 6, 7)), np.eye(4))).array, np.ndarray)
+    with pytest.raises(UserError, match="no channel 1"):
+        open_volume(small, 1)
+
+
+def test_of_a_large_scan_one_slice_is_read(tmp_path):
+    path = save(tmp_path / "large.nii", speckle((64, 64, 4)), np.eye(4))
+    header = bytearray(path.read_bytes()[:352])
+    header[40:48] = np.array([3, 4096, 4096, 4096], "<i2").tobytes()
+    with path.open("wb") as file:  # 128 GiB, of which the disk holds one page
+        file.write(header)
+        file.truncate(352 + 2 * 4096**3)
+        file.seek(352 + 2 * 4096**2 * 1000)
+        file.write(np.arange(8, dtype="<i2").tobytes())
+    volume = open_volume(path)
+    assert volume.shape == (4096, 4096, 4096)
+    part = np.asarray(volume.array[0, 1000])
+    assert sorted(part[part > 0]) == [*range(1, 8)]

@@ -11,8 +11,9 @@ import torch
 from scipy import ndimage
 from torch._dynamo.exc import TorchDynamoException
 
-from napari_medcl.data.formats import read_labels, read_volume, write_labels, write_volume
+from napari_medcl.data.formats import open_volume, read_labels, read_volume
 from napari_medcl.data.volume import Volume
+from napari_medcl.data.writing import write_labels, write_volume
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.predict import EIGHT_BITS, Predictor
 
@@ -325,3 +326,23 @@ def test_probabilities_of_eight_bits_are_those_in_steps_and_so_in_the_file(tmp_p
     np.testing.assert_allclose(read_volume(path).array, steps.array * EIGHT_BITS, atol=1e-6)
     other = read_volume(write_volume(steps, tmp_path / "steps.nrrd", EIGHT_BITS))
     np.testing.assert_allclose(other.array, steps.array * EIGHT_BITS, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+@pytest.mark.parametrize("suffix", [".nii", ".ome.zarr"])
+def test_a_scan_on_the_disk_gets_the_same_mask(
+    patch: tuple[int, ...], suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    path = write_volume(scan((13, 30, 40)), tmp_path / f"scan{suffix}")
+    predictor = Predictor(checkpoint(patch), precision="float32")
+    there = open_volume(path)
+    assert not isinstance(there.array, np.ndarray)
+    ours = predictor(there, probabilities=True, uncertainty=True, scratch=tmp_path)
+    other = predictor(read_volume(path), probabilities=True, uncertainty=True)
+    assert np.array_equal(ours.labels.array, other.labels.array)
+    assert np.array_equal(ours.probabilities.array, other.probabilities.array)
+    assert np.array_equal(ours.uncertainty.array, other.uncertainty.array)
+    assert isinstance(ours.labels.array, np.memmap)
+    assert [child.name for child in tmp_path.iterdir()] == [path.name]
+    assert np.array_equal(read_labels(write_labels(ours.labels, tmp_path / "m.nii.gz")).array, other.labels.array)

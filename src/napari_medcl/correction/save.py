@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import math
 import shutil
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from napari_medcl.data.formats import read_labels, write_labels
+from napari_medcl.data.formats import read_labels
 from napari_medcl.data.names import stem
+from napari_medcl.data.writing import write_labels
 from napari_medcl.errors import UserError
-from napari_medcl.files import whole
+from napari_medcl.files import digest, whole, whole_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def save_mask(labels: Labels, path: Path, record: Record) -> Saved:
 
 
 def back_up(path: Path, now: datetime) -> Path:
-    """Copies a file to `.medcl-backups` beside it, under a name that tells when.
+    """Copies a mask to `.medcl-backups` beside it, under a name that tells when.
 
     Raises:
         UserError: It cannot be copied.
@@ -79,8 +79,12 @@ def back_up(path: Path, now: datetime) -> Path:
     try:
         folder.mkdir(exist_ok=True)
         target = next(folder / name for name in names if not (folder / name).exists())
-        with whole(target) as part:
-            shutil.copyfile(path, part)
+        if path.is_dir():
+            with whole_folder(target) as part:
+                shutil.copytree(path, part, dirs_exist_ok=True)
+        else:
+            with whole(target) as part:
+                shutil.copyfile(path, part)
     except OSError as error:
         raise UserError(
             f"{path} cannot be copied to {folder} before it is replaced: {error.strerror}. Free some space or mend the "
@@ -100,7 +104,10 @@ def _voxels(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
 
 def _put_back(backup: Path, path: Path) -> None:
     """Leaves the old file as it was, and no copy of it."""
-    if filecmp.cmp(backup, path, shallow=False):
-        backup.unlink()
+    useless = backup if digest(backup) == digest(path) else path
+    if useless.is_dir():
+        shutil.rmtree(useless)
     else:
+        useless.unlink()
+    if useless is path:
         backup.replace(path)

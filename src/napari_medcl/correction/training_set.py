@@ -12,9 +12,9 @@ import numpy as np
 from napari_medcl.correction.save import save_mask
 from napari_medcl.data.cases import find_cases
 from napari_medcl.data.dataset import read_json, some
-from napari_medcl.data.formats import write_volume
 from napari_medcl.data.names import suffix
 from napari_medcl.data.volume import IGNORE, Labels
+from napari_medcl.data.writing import write_volume
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
 from napari_medcl.training.config import FinetuneConfig

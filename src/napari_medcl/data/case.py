@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medcl.data.formats import read_labels, read_source, read_volume
+from napari_medcl.data.formats import open_volume, read_labels, read_source, read_volume
 from napari_medcl.data.volume import Labels, Source, Volume
 from napari_medcl.errors import UserError
-from napari_medcl.files import digest
+from napari_medcl.files import digests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,19 +36,24 @@ class Case:
     labels: Path | None = None
     group: str = ""
 
-    def volume(self, channel: int | None = None) -> Volume:
+    def volume(self, channel: int | None = None, *, lazily: bool = False) -> Volume:
         """The scan, its channels stacked; or the one channel given.
+
+        Args:
+            channel: The one channel that is wanted, if it is one.
+            lazily: Whether what can stay on the disk does, see `open_volume`.
 
         Raises:
             UserError: A file cannot be read, there is no such channel, or the channels do not lie on one grid.
         """
+        read = open_volume if lazily else read_volume
         if len(self.images) == 1:
-            return read_volume(self.images[0], channel)
+            return read(self.images[0], channel)
         if channel is not None:
             if not 0 <= channel < len(self.images):
                 raise UserError(f"{self.id} has no channel {channel}: it has {len(self.images)}, from 0.")
-            return read_volume(self.images[channel])
-        volumes = [read_volume(path) for path in self.images]
+            return read(self.images[channel])
+        volumes = [read(path) for path in self.images]
         first = volumes[0]
         for other in volumes[1:]:
             _check_one_grid(other.source, first.source, "Resample the channels of a case to one grid.")
@@ -79,8 +84,8 @@ class Case:
         """
         total = hashlib.blake2b(digest_size=16)
         for path in filter(None, (*self.images, self.labels)):
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                total.update(bytes.fromhex(digest(file)))
+            for part in digests(path):
+                total.update(part)
         return total.hexdigest()
 
 

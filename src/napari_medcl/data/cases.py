@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_medcl.data.case import Case
 from napari_medcl.data.dataset import class_names, groups_of, some
-from napari_medcl.data.formats import READABLE, read_source
+from napari_medcl.data.formats import READABLE, is_scan, read_source
 from napari_medcl.data.names import mask_of, stem, suffix
 from napari_medcl.data.splits import Split, read_split, split_by_group
 from napari_medcl.data.volume import IGNORE
@@ -135,7 +135,8 @@ def find_cases(folder: Path | str, groups: str | None = None) -> Cases:
     Scans are in `imagesTr` (nnU-Net and Decathlon; there NAME_0000, NAME_0001, ... are channels) or
     `images`, or in the folder itself. Masks are in `labelsTr`, `labels` or `masks` under the scan's name,
     or NAME_mask, NAME_seg and the like, or lie beside the scans under such names. `imagesTs` and
-    `unlabelled` hold scans without masks. A subfolder with DICOM files (.dcm) is a scan.
+    `unlabelled` hold scans without masks. A subfolder with OME-Zarr or DICOM files (.dcm)
+    is a scan.
 
     Args:
         folder: The data folder.
@@ -163,7 +164,7 @@ def find_cases(folder: Path | str, groups: str | None = None) -> Cases:
     if not images:
         raise UserError(
             f"There are no scans in {folder}. They are looked for in the subfolders {', '.join(_IMAGES)} and in the "
-            f"folder itself; known are {', '.join(READABLE)} and folders with DICOM files (.dcm)."
+            f"folder itself; known are {', '.join(READABLE)} and folders with OME-Zarr or DICOM files (.dcm)."
         )
     group = groups_of(sorted(images), groups)
     cases = tuple(Case(name, images[name], masks.get(name), group[name]) for name in sorted(images))
@@ -175,19 +176,15 @@ def _files(folder: Path) -> dict[str, Path]:
     """Scans or masks in a folder by name; {} if it is not there."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith(".") or not _readable(path):
+        if path.name.startswith(".") or not is_scan(path):
             continue
-        name = path.name if path.is_dir() else stem(path)
+        name = stem(path) if path.suffix == ".zarr" or not path.is_dir() else path.name
         if name in found:
             raise UserError(f"{found[name]} and {path} have one name. Keep one of them, or rename it.")
         found[name] = path
     if not found and any(folder.glob("*.dcm")):
         return {folder.name: folder}
     return found
-
-
-def _readable(path: Path) -> bool:
-    return any(path.glob("*.dcm")) if path.is_dir() else suffix(path) in READABLE
 
 
 def _divide(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:

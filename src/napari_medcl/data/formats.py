@@ -1,4 +1,4 @@
-"""Readers and writers, chosen by the suffix of the file."""
+"""Readers, chosen by the suffix of the file or by what a folder holds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_medcl.data import itk, nifti, pictures
+from napari_medcl.data import itk, ngff, nifti, pictures
 from napari_medcl.data.names import stem, suffix
 from napari_medcl.data.recognise import looks_like_labels as _looks_like_labels
 from napari_medcl.data.volume import Labels, Source, Volume
 from napari_medcl.errors import UserError
-from napari_medcl.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +21,16 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "LAZY",
     "READABLE",
+    "is_scan",
     "looks_like_labels",
+    "open_volume",
     "read_labels",
     "read_source",
     "read_volume",
     "stem",
     "suffix",
-    "write_labels",
-    "write_volume",
 ]
 
 
@@ -48,8 +48,17 @@ _READERS: dict[str, tuple[_Reader, str]] = {
     **dict.fromkeys((".nrrd", ".mha", ".mhd"), (itk, "NRRD or MetaImage file")),
 }
 READABLE = tuple(_READERS)
-"""Suffixes of files that can be read; a folder with a DICOM series can be, too."""
+"""Suffixes of files that can be read; an OME-Zarr folder and one with a DICOM series can be, too."""
+LAZY = 2**28
+"""Bytes of an uncompressed NIfTI file from which on `open_volume` leaves it on the disk."""
 _ROUNDING = 1e-3
+
+
+def is_scan(path: Path) -> bool:
+    """Whether a file or folder has a name, or is a folder with files, that can be read as a scan or mask."""
+    if not path.is_dir():
+        return suffix(path) in READABLE
+    return ngff.is_zarr(path) or any(path.glob("*.dcm"))
 
 
 def read_source(path: Path | str) -> Source:
@@ -90,6 +99,26 @@ def read_volume(path: Path | str, channel: int | None = None) -> Volume:
     )
 
 
+def open_volume(path: Path | str, channel: int | None = None) -> Volume:
+    """The same as `read_volume`, but what can stay on the disk does: OME-Zarr, and large NIfTI files as .nii.
+
+    The array is then dask's: a part of it is read when it is asked for, as `np.asarray(volume.array[:, begin:end])`.
+
+    Raises:
+        UserError: See `read_volume`; only the header and the metadata are looked at here.
+    """
+    path = Path(path)
+    with _reading(path) as reader:
+        source = reader.read_source(path)
+        if source.rgb or not (reader is ngff or (suffix(path) == ".nii" and path.stat().st_size >= LAZY)):
+            return read_volume(path, channel)
+        if channel is not None:
+            _check_channel(source, channel, path)
+        array, source = (ngff if reader is ngff else nifti).read_scan(path, channel, lazily=True)
+        array = source.canonical(_numbers(array, path))
+    return Volume(array if array.ndim == 4 else array[None], source.spacing, source.origin, source)
+
+
 def read_labels(path: Path | str) -> Labels:
     """The mask in a file; integers that were stored as floats are taken, other floats are not.
 
@@ -121,73 +150,6 @@ def looks_like_labels(scan: Path | str | Volume | NDArray[Any]) -> bool:
         return False
 
 
-def write_labels(labels: Labels, path: Path | str) -> Path:
-    """Writes a mask with exactly the geometry of `labels.source`, in the smallest unsigned type.
-
-    Without a source the mask lies where its spacing and origin say.
-
-    Raises:
-        UserError: The suffix is not one for masks, a label is negative, or the file cannot be written.
-    """
-    path = Path(path)
-    low, high = int(labels.array.min()), int(labels.array.max())
-    if low < 0:
-        raise UserError(f"The mask for {path} has the label {low}; labels are 0, 1, 2, ...")
-    source = labels.source or Source.of_grid(labels.shape, labels.spacing, labels.origin)
-    array = source.stored(labels.array.astype(np.min_scalar_type(high), copy=False))
-    with _writing(path) as part:
-        if suffix(path) == ".png":
-            pictures.write_mask(_plane(array, source, path), part)
-        else:
-            _write(array, source, path, part)
-    return path
-
-
-def write_volume(volume: Volume, path: Path | str, step: float | None = None) -> Path:
-    """Writes maps, such as probabilities, as float32 with exactly the geometry of `volume.source`.
-
-    Args:
-        volume: The maps.
-        path: Where to.
-        step: What 1 stands for in maps of whole numbers, which NIfTI files then hold as they are.
-
-    Raises:
-        UserError: The suffix is not one for maps, or the file cannot be written.
-    """
-    path = Path(path)
-    source = volume.source or Source.of_grid(volume.shape, volume.spacing, volume.origin)
-    array = volume.array[0] if volume.channels == 1 else volume.array
-    with _writing(path) as part:
-        if step is not None and suffix(path) in (".nii", ".nii.gz"):
-            nifti.write(source.stored(array), source, part, step)
-        else:
-            _write(source.stored(array.astype(np.float32) * (step or 1)), source, path, part)
-    return path
-
-
-def _write(array: NDArray[Any], source: Source, path: Path, part: Path) -> None:
-    match suffix(path):
-        case ".nii" | ".nii.gz":
-            nifti.write(array, source, part)
-        case ".nrrd" | ".mha":
-            itk.write(array, source, part)
-        case _:
-            raise UserError(
-                f"{path} cannot be written in the format that its name asks for. End the name with .nii.gz, "
-                ".nii, .nrrd or .mha, or for the mask of a picture with .png."
-            )
-
-
-def _plane(array: NDArray[Any], source: Source, path: Path) -> NDArray[Any]:
-    """The (height, width) of a mask that is to become a picture."""
-    if source.format == "picture":
-        return array
-    if source.grid[0] > 1:
-        raise UserError(f"A mask with {source.grid[0]} slices does not fit in {path}. Save it as .nii.gz.")
-    plane: NDArray[Any] = source.canonical(array)[0]
-    return plane
-
-
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[_Reader]:
     """The reader for a file; whatever it meets there becomes a message for the user."""
@@ -206,26 +168,16 @@ def _reading(path: Path) -> Iterator[_Reader]:
 
 def _reader(path: Path) -> tuple[_Reader, str]:
     if path.is_dir():
-        return itk, "DICOM series"
+        return (ngff, "OME-Zarr image") if ngff.is_zarr(path) else (itk, "DICOM series")
     if not path.is_file():
         raise UserError(f"{path} is not there. Check the name and the folder.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Copy or export it again.")
     if suffix(path) not in _READERS:
-        raise UserError(f"{path} is of an unknown kind; known are {', '.join(READABLE)} and DICOM folders.")
-    return _READERS[suffix(path)]
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    try:
-        with whole(path) as part:
-            yield part
-    except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. Choose a folder that is "
-            "there, has space and may be written to."
-        ) from error
+            f"{path} is of an unknown kind; known are {', '.join(READABLE)} and folders with OME-Zarr or DICOM."
+        )
+    return _READERS[suffix(path)]
 
 
 def _check_channel(source: Source, channel: int, path: Path) -> None:
@@ -233,20 +185,27 @@ def _check_channel(source: Source, channel: int, path: Path) -> None:
         raise UserError(f"{path} has no channel {channel}: it has {source.channels}, counted from 0. Choose another.")
 
 
-def _numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
+def _numbers(array: Any, path: Path) -> Any:
     """Integers in native byte order, or finite float32."""
     if array.dtype.kind in "iub":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind != "f":
         raise UserError(f"{path} holds values of the type {array.dtype}, no grey values or colours.")
+    if not isinstance(array, np.ndarray):
+        lazy: NDArray[Any] = array.map_blocks(_finite, dtype=np.float32)
+        return lazy
     with np.errstate(over="ignore", invalid="ignore"):
         array = array.astype(np.float32, copy=False)
         if np.isfinite(array.sum()):
             return array
-    finite = np.isfinite(array)
-    if not finite.any():
+    if not np.isfinite(array).any():
         raise UserError(f"{path} holds no finite value. Export the scan again.")
-    return np.where(finite, array, np.float32(0))
+    return _finite(array)
+
+
+def _finite(array: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.nan_to_num(array.astype(np.float32, copy=False), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _integers(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Format = Literal["nifti", "picture", "itk", "grid"]
+Format = Literal["nifti", "picture", "itk", "zarr", "grid"]
 Grid = tuple[int, int, int]
 """Number of voxels along z, y, x."""
 Millimetres = tuple[float, float, float]
 """Along z, y, x of the LPS world."""
 
-_LPS_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+LPS_ZYX = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 """Takes a RAS point (x, y, z, 1) to the LPS point (z, y, x, 1)."""
 _FLATTEST = 1e-3
 """An affine whose voxel is flatter than this part of its box is taken for singular."""
@@ -41,7 +41,8 @@ class Source:
         format: Who understands `header`; "grid" is a bare array.
         channels: Channels, time points or colours that the file holds.
         rgb: Whether the channels are the three colours of a picture.
-        header: For NIfTI the file's header block, for ITK the packed origin, spacing and direction.
+        header: For NIfTI the file's header block, for ITK the packed origin, spacing and direction, for OME-Zarr its
+            axes with their scale and translation as JSON.
         unit: Millimetres per unit of the affine (NIfTI headers may count in metres or micrometres).
     """
 
@@ -76,7 +77,7 @@ class Source:
     @cached_property
     def _axes(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """For each of z, y, x: the file's axis that runs along it, and whether it runs backwards."""
-        orientation = io_orientation(_LPS_ZYX @ self.affine)
+        orientation = io_orientation(LPS_ZYX @ self.affine)
         order = np.argsort(orientation[:, 0])
         return tuple(order.tolist()), tuple((orientation[order, 1] < 0).tolist())
 
@@ -92,7 +93,7 @@ class Source:
         """(4, 4) index (z, y, x) -> LPS millimetres (z, y, x), rotation and shear included."""
         order, flips = self._axes
         affine = np.eye(4)
-        affine[:3] = self.unit * (_LPS_ZYX @ self.affine)[:3]
+        affine[:3] = self.unit * (LPS_ZYX @ self.affine)[:3]
         affine[:3, :3] = affine[:3, list(order)]
         for axis, flip in enumerate(flips):
             if flip:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 MASK_FOLDERS = ("labelsTr", "labelsTs", "labels", "masks")
 """Folders that hold masks."""
+_DOUBLE = (".nii.gz", ".ome.zarr")
 _MASK = re.compile(
     r"(?P<scan>.+?)[-_. ]+(?:[a-z]{2})?(?:labels?|masks?|seg|segmentation|gt|groundtruth)(?:[-_. ]?manual)?",
     re.IGNORECASE,
@@ -14,9 +15,9 @@ _MASK = re.compile(
 
 
 def suffix(path: Path | str) -> str:
-    """The end of a file's name that tells its format, in lower case; .nii.gz is one suffix."""
+    """The end of a file's name that tells its format, in lower case; .nii.gz and .ome.zarr are one suffix each."""
     name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return next((double for double in _DOUBLE if name.endswith(double)), Path(name).suffix)
 
 
 def stem(path: Path | str) -> str:

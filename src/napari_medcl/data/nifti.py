@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -21,6 +22,8 @@ _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 _NIFTI2_BYTES = 540
 _LARGEST_NIFTI1 = 32767
 _SCANNER = 1
+_CHUNK = 2**22
+"""Bytes of a lazy array that are read together."""
 
 
 def read_source(path: Path) -> Source:
@@ -28,12 +31,18 @@ def read_source(path: Path) -> Source:
     return _source(_load(path), path)
 
 
-def read_scan(path: Path, channel: int | None) -> tuple[NDArray[Any], Source]:
-    """Voxels in the file's axis order (x, y[, z][, channel]) and where they lie; scaled ones are float32."""
+def read_scan(path: Path, channel: int | None, *, lazily: bool = False) -> tuple[NDArray[Any], Source]:
+    """Voxels in the file's axis order (x, y[, z][, channel]) and where they lie; scaled ones are float32.
+
+    Args:
+        path: The file.
+        channel: The only one that is read.
+        lazily: Whether to give a dask array, which reads what is asked for; the file must not be compressed.
+    """
     image = _load(path)
     source = _source(image, path)
     several = source.channels > 1 and not source.rgb
-    raw = _raw(image, source, channel if several else None)
+    raw = (_lazy if lazily else _raw)(image, source, channel if several else None)
     if source.rgb:
         raw = np.stack([raw[colour] for colour in "RGB"], axis=-1)
         return (raw if channel is None else raw[..., channel]), source
@@ -113,12 +122,28 @@ def _source(image: Any, path: Path) -> Source:
 
 def _raw(image: Any, source: Source, channel: int | None) -> NDArray[Any]:
     """Unscaled voxels (*source.shape[, channels]); of a single channel no others are read."""
-    stored = image.dataobj
-    shape = source.shape if source.channels == 1 or source.rgb else (*source.shape, source.channels)
-    spec = (shape, stored.dtype, stored.offset, 1.0, 0.0)
-    proxy = ArrayProxy(stored.file_like, spec, mmap=False)
+    proxy = _proxy(image, source)
     raw: NDArray[Any] = np.asarray(proxy.get_unscaled() if channel is None else proxy[..., channel])
     return raw
+
+
+def _lazy(image: Any, source: Source, channel: int | None) -> Any:
+    """The same as a dask array; a chunk is some of the file's slices."""
+    import dask.array
+
+    proxy = _proxy(image, source)
+    rows = proxy.shape[:2]
+    slices = max(1, _CHUNK // (math.prod(rows) * proxy.dtype.itemsize))
+    chunks = (*rows, slices, 1)[: len(proxy.shape)]
+    array = dask.array.from_array(proxy, chunks=chunks, name=False)
+    return array if channel is None else array[..., channel]
+
+
+def _proxy(image: Any, source: Source) -> ArrayProxy:
+    """What reads the unscaled voxels."""
+    stored = image.dataobj
+    shape = source.shape if source.channels == 1 or source.rgb else (*source.shape, source.channels)
+    return ArrayProxy(stored.file_like, (shape, stored.dtype, stored.offset, 1.0, 0.0), mmap=False)
 
 
 def _header(source: Source) -> Any:

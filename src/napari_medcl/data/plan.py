@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,8 @@ _VOXELS = {2: 256**2, 3: 64**3}
 _SMALLEST_BOTTLENECK = 4
 _SAMPLES = 20_000
 """About so many voxels of each scan are looked at for the intensities."""
+_LARGEST = 2**27
+"""A scan is normalised by every second, third, ... slice where all have more voxels."""
 
 
 class Intensity(BaseModel):
@@ -48,7 +51,10 @@ class Intensity(BaseModel):
 
     def of(self, array: NDArray[Any]) -> Intensity:
         """With the numbers for a channel (Z, Y, X), where they are its own."""
-        return self if self.scheme == "dataset" else _statistics(_body(array))
+        if self.scheme == "dataset":
+            return self
+        every = max(1, math.ceil(math.prod(array.shape) / _LARGEST))
+        return _statistics(_body(np.asarray(array[::every])))
 
     def __call__(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """The normalised channel (Z, Y, X), or some slices of it where the numbers are known (`of`)."""

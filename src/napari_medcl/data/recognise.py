@@ -31,13 +31,13 @@ def looks_like_labels(array: NDArray[Any], path: Path | None = None) -> bool:
         path: Where they come from.
     """
     step = max(1, array.size // _SAMPLE)
-    sample = array[::step] if array.shape[0] > 1 else array[:, ::step]
+    sample = np.asarray(array[::step] if array.shape[0] > 1 else array[:, ::step])
     return _is_whole(sample) and _is_patchy(sample, path) and (step == 1 or _is_whole(array))
 
 
 def _is_whole(array: NDArray[Any]) -> bool:
     """Whether all values are 0, 1, 2, ..."""
-    return bool(array.min() >= 0) and (array.dtype.kind != "f" or np.array_equal(array, np.rint(array)))
+    return bool(array.min() >= 0) and (array.dtype.kind != "f" or bool((array == np.rint(array)).all()))
 
 
 def _is_patchy(array: NDArray[Any], path: Path | None) -> bool:

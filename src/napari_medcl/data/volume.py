@@ -36,7 +36,8 @@ class Volume:
 
     Attributes:
         array: (C, Z, Y, X), integers as the file has them or float32. It may be a view with negative
-            strides; take `np.ascontiguousarray` where that matters.
+            strides; take `np.ascontiguousarray` where that matters. From `open_volume` it may be a dask array,
+            of which `np.asarray` reads what is asked for.
         spacing: Millimetres between voxels along z, y, x.
         origin: LPS position of voxel (0, 0, 0) in millimetres, as (z, y, x).
         source: The file it came from.

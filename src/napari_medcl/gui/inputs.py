@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from napari_medcl.data.formats import stem, write_labels, write_volume
+from napari_medcl.data.formats import stem
+from napari_medcl.data.writing import write_labels, write_volume
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.files import whole, write_json
 

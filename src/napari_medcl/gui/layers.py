@@ -21,6 +21,8 @@ _KEY = "medcl"
 _MOST_LAYERS = 8
 """A file with more channels than this is taken for a time series: one layer with a slider."""
 _SAMPLES = 200_000
+_SLICES = 8
+"""As many of a scan that stays on the disk are looked at for its brightness."""
 
 
 def image_layers(volume: Volume, name: str, **how: Any) -> list[LayerData]:
@@ -165,8 +167,10 @@ def _millimetres(unit: Any) -> float:
 
 
 def _channels(layer: Any, step: int) -> NDArray[Any]:
-    """A layer's data as (C, Z, Y, X)."""
-    array = np.asarray(layer.data[step] if layer.ndim == 4 else layer.data)
+    """A layer's data as (C, Z, Y, X); what stays on the disk stays there."""
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    array = data[step] if layer.ndim == 4 else data
+    array = array if hasattr(array, "compute") else np.asarray(array)
     if layer.ndim not in (2, 3, 4):
         raise UserError(f"The layer “{layer.name}” has {layer.ndim} dimensions; a scan has two or three, and time.")
     array = np.moveaxis(array, -1, 0)[:3] if getattr(layer, "rgb", False) else array[None]
@@ -177,8 +181,10 @@ def _names(layers: Iterable[Any]) -> str:
     return ", ".join(f"“{layer.name}”" for layer in layers)
 
 
-def _limits(array: NDArray[Any]) -> tuple[float, float]:
+def _limits(array: Any) -> tuple[float, float]:
     """Brightness that shows all but the outermost values."""
+    if not isinstance(array, np.ndarray):  # on the disk: what is between the slices is not read
+        array = np.asarray(array[..., :: max(1, array.shape[-3] // _SLICES), :, :])
     sample = array.ravel()[:: max(1, array.size // _SAMPLES)]
     low, high = (float(value) for value in np.percentile(sample[np.isfinite(sample)], [0.5, 99.5]))
     return (low, high) if low < high else (low, low + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import napari
@@ -10,7 +11,7 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_medcl.data.formats import READABLE, looks_like_labels, read_labels, read_volume, stem
+from napari_medcl.data.formats import is_scan, looks_like_labels, open_volume, read_labels, stem
 from napari_medcl.errors import UserError
 from napari_medcl.gui.layers import image_layers, labels_layer
 from napari_medcl.gui.upright import keep_upright
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData] | list[tuple[None]]] | None:
-    """The reader for a file, or None for files of other kinds."""
-    first = path if isinstance(path, str) else path[0]
-    return read if first.lower().endswith(READABLE) else None
+    """The reader for a file or a folder with one scan, or None for others."""
+    return read if is_scan(Path(path if isinstance(path, str) else path[0])) else None
 
 
 def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
@@ -46,7 +46,7 @@ def layers_of(path: str) -> list[LayerData]:
     Raises:
         UserError: The file cannot be read.
     """
-    volume = read_volume(path)
+    volume = open_volume(path)
     if looks_like_labels(volume):
         return [labels_layer(read_labels(path), stem(path))]
     return image_layers(volume, stem(path))

@@ -162,7 +162,7 @@ class Work(QObject):  # type: ignore[misc]
         """The scan (C, *S) under a part of the mask; see `volume`."""
         volume = self.volume()
         if part.shown is None:
-            return volume.array if part.layer.ndim == 3 else volume.array[:, 0]
+            return np.asarray(volume.array if part.layer.ndim == 3 else volume.array[:, 0])
         return cut(volume.array, part.shown)
 
     def put(self, part: Part, after: NDArray[Any], box: tuple[slice, ...] = ()) -> int:

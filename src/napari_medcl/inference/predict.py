@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
     from torch import Tensor
 
     from napari_medcl.inference.tiles import Image
@@ -115,6 +116,7 @@ class Predictor:
         probabilities: bool = False,
         eight_bits: bool = False,
         uncertainty: bool = False,
+        scratch: Path | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
     ) -> Prediction:
@@ -125,6 +127,7 @@ class Predictor:
             probabilities: Whether to give the probability of every class, too.
             eight_bits: Whether to give it in 8 bits, which take a quarter of the memory.
             uncertainty: Whether to give the entropy, too.
+            scratch: A folder whose disk holds the results for memory, until nothing refers to them any more.
             progress: Is told how far it is, from 0 to 1.
             stop: Is asked before every batch of windows whether to stop.
 
@@ -137,8 +140,10 @@ class Predictor:
         watch(0)
         bands = self._bands(Conformed(self.checkpoint.plan, volume), self._probabilities, watch)
         kind = np.uint8 if eight_bits else np.float32
-        every = np.empty((len(self.checkpoint.classes), *volume.shape), kind) if probabilities else None
-        prediction = self._on_scan(bands, volume, every, uncertainty)
+        every = _blank((len(self.checkpoint.classes), *volume.shape), kind, scratch) if probabilities else None
+        entropy = _blank((1, *volume.shape), np.float32, scratch) if uncertainty else None
+        labels = _blank(volume.shape, np.min_scalar_type(max(self.checkpoint.classes)), scratch)
+        prediction = self._on_scan(bands, volume, labels, every, entropy)
         watch(1)
         return prediction
 
@@ -238,13 +243,16 @@ class Predictor:
         return (band.numpy() for band in found)
 
     def _on_scan(
-        self, bands: Iterable[NDArray[np.float32]], volume: Volume, every: NDArray[Any] | None, uncertainty: bool
+        self,
+        bands: Iterable[NDArray[np.float32]],
+        volume: Volume,
+        labels: NDArray[Any],
+        every: NDArray[Any] | None,
+        entropy: NDArray[np.float32] | None,
     ) -> Prediction:
-        """No more than is asked for is held at the scan's size."""
+        """Fills what was asked for, on the scan's grid; nothing else is held at its size."""
         plan, names = self.checkpoint.plan, dict(sorted(self.checkpoint.classes.items()))
-        values = np.array([*names], np.min_scalar_type(max(names)))
-        labels = np.zeros(volume.shape, values.dtype)
-        entropy = np.zeros((1, *volume.shape), np.float32) if uncertainty else None
+        values = np.array([*names], labels.dtype)
         for begin, found in restored(plan, volume, bands):
             here = slice(begin, begin + found.shape[1])
             np.moveaxis(labels, plan.slice_axis, 0)[here] = values[found.argmax(0)]
@@ -259,6 +267,14 @@ class Predictor:
             probabilities=None if every is None else _beside(volume, every),
             uncertainty=None if entropy is None else _beside(volume, entropy),
         )
+
+
+def _blank(shape: tuple[int, ...], kind: DTypeLike, scratch: Path | None) -> NDArray[Any]:
+    """An array to be filled, in memory or in a file without a name, which the system deletes with the array."""
+    if scratch is None:
+        return np.zeros(shape, kind)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, kind, "w+", shape=shape)
 
 
 def _compiled(net: Network, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from napari_medcl.correction.save import back_up
-from napari_medcl.data.formats import write_labels, write_volume
+from napari_medcl.data.formats import read_source
 from napari_medcl.data.superpixels import SuperpixelSettings, cached_superpixels
 from napari_medcl.data.volume import Labels
+from napari_medcl.data.writing import map_suffix, write_labels, write_volume
 from napari_medcl.files import digest
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class Segment(Work):
-    """A model is applied; `NAME.nii.gz` is the mask, or `NAME.png` of a picture.
+    """A model is applied; `NAME.nii.gz` is the mask; `NAME.png` of a picture, and all is .ome.zarr of OME-Zarr.
 
     Attributes:
         model: The model file.
@@ -98,18 +99,19 @@ class Segment(Work):
 
         predictor = _predictor(self)
         trained = predictor.checkpoint.provenance.get("config", {}).get("channel")
-        volume = case.volume(trained if self.channel is None else self.channel)
+        volume = case.volume(trained if self.channel is None else self.channel, lazily=True)
         made = predictor(
-            volume, probabilities=self.probabilities, eight_bits=self.eight_bits, uncertainty=self.uncertainty
-        )
-        more = []
+            volume, probabilities=self.probabilities, eight_bits=self.eight_bits, uncertainty=self.uncertainty,
+            scratch=self.out,
+        )  # fmt: skip
+        more, end = [], map_suffix(volume.source)
         if made.probabilities is not None:
             step = EIGHT_BITS if self.eight_bits else None
-            more.append(write_volume(made.probabilities, self.out / f"{case.id}-probabilities.nii.gz", step))
+            more.append(write_volume(made.probabilities, self.out / f"{case.id}-probabilities{end}", step))
         if made.uncertainty is not None:
-            more.append(write_volume(made.uncertainty, self.out / f"{case.id}-uncertainty.nii.gz"))
+            more.append(write_volume(made.uncertainty, self.out / f"{case.id}-uncertainty{end}"))
         for block, found in predictor.block_uncertainty(volume).items() if self.uafs else ():
-            more.append(write_volume(found, self.out / f"{case.id}-uafs-{block}.nii.gz"))
+            more.append(write_volume(found, self.out / f"{case.id}-uafs-{block}{end}"))
         return [_write(case.id, self.out, made.labels), *more]
 
 
@@ -133,7 +135,7 @@ class Divide(Work):
 
     def __call__(self, case: Case) -> list[Path]:
         """Divides a scan."""
-        path = self.out / f"{case.id}-superpixels.nii.gz"
+        path = self.out / f"{case.id}-superpixels{map_suffix(read_source(case.images[0]))}"
         divide(case, self.settings, self.channel, path)
         return [path]
 
@@ -163,7 +165,8 @@ def _predictor(work: Segment) -> Predictor:
 
 def _write(name: str, out: Path, labels: Labels) -> Path:
     """Writes the mask; one that was there is kept, as somebody may have corrected it."""
-    path = out / f"{name}{'.png' if labels.source is not None and labels.source.format == 'picture' else '.nii.gz'}"
+    picture = labels.source is not None and labels.source.format == "picture"
+    path = out / f"{name}{'.png' if picture else map_suffix(labels.source)}"
     if path.exists():
         back_up(path, datetime.now())
     return write_labels(labels, path)

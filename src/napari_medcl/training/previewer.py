@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medcl.data.cases import find_cases
-from napari_medcl.data.formats import write_labels
 from napari_medcl.data.volume import Source
+from napari_medcl.data.writing import write_labels
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.files import whole
 from napari_medcl.inference.features import features

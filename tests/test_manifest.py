@@ -39,7 +39,8 @@ def test_reader_takes_what_can_be_read(manifest: npe2.PluginManifest) -> None:
     (reader,) = manifest.contributions.readers
     for suffix in READABLE:
         assert any(fnmatch(f"scan{suffix}", pattern) for pattern in reader.filename_patterns), suffix
-    assert len(reader.filename_patterns) == len(READABLE)
+    assert sorted(reader.filename_patterns) == sorted(["*.zarr", *(f"*{suffix}" for suffix in READABLE)])
+    assert reader.accepts_directories
 
 
 def test_widgets_are_in_the_segment_menu(manifest: npe2.PluginManifest) -> None:

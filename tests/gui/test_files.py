@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dask.array
 import nibabel as nib
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
+from nibabel.arrayproxy import ArrayProxy
 from PIL import Image as Picture
 from qtpy.QtWidgets import QApplication
 
-from napari_medcl.data.formats import read_volume
+from napari_medcl.data.formats import read_labels, read_source, read_volume
+from napari_medcl.data.writing import write_volume
 from napari_medcl.errors import UserError
 from napari_medcl.gui import samples
+from napari_medcl.gui.reader import get_reader
 from tests.gui.conftest import OBLIQUE, same_geometry, save
 
 if TYPE_CHECKING:
@@ -173,3 +177,84 @@ def test_saved_mask_lies_over_the_scan_on_disk(make_napari_viewer: Any, scan: Pa
     stored = nib.load(scan).get_fdata()
     assert np.argwhere(nib.load(written).get_fdata()).tolist() == np.argwhere(stored == stored.max()).tolist()
     assert read_volume(written).array.sum() == 1
+
+
+@pytest.fixture
+def image_folder(scan: Path, tmp_path: Path) -> Path:
+    """The scan as OME-Zarr."""
+    return write_volume(read_volume(scan), tmp_path / "scan.ome.zarr")
+
+
+def test_ome_zarr_opens_where_its_scan_lies_and_stays_on_the_disk(
+    make_napari_viewer: Any, scan: Path, image_folder: Path
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.open([scan, image_folder], plugin="medcl")
+    first, second = viewer.layers
+    assert isinstance(second.data, dask.array.Array)
+    assert np.array_equal(np.asarray(second.data), first.data)
+    np.testing.assert_allclose(second.scale, first.scale)
+    np.testing.assert_allclose(second.translate, first.translate)
+    assert [str(unit) for unit in second.units] == ["millimeter"] * 3
+
+
+def test_masks_are_saved_as_ome_zarr_and_opened_again(
+    make_napari_viewer: Any, image_folder: Path, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.open(image_folder, plugin="medcl")
+    viewer._new_labels()
+    drawn = viewer.layers[-1]
+    drawn.data_setitem((np.array([2, 3]), np.array([3, 3]), np.array([4, 5])), np.array([1, 2]))
+    (written,) = drawn.save(str(tmp_path / "drawn_mask.ome.zarr"), plugin="medcl")
+    assert np.array_equal(read_labels(written).array, drawn.data)
+    assert np.array_equal(read_source(written).affine, read_source(image_folder).affine)
+    drawn.save(written, plugin="medcl")
+    assert len([*(tmp_path / ".medcl-backups").iterdir()]) == 1
+    (again,) = viewer.open(written, plugin="medcl")
+    assert isinstance(again, Labels)
+    assert np.array_equal(again.data, drawn.data)
+
+
+def test_other_folders_are_left_to_other_readers(tmp_path: Path) -> None:
+    assert get_reader(str(tmp_path)) is None
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").touch()
+    assert get_reader([str(tmp_path / "series")]) is not None
+
+
+def test_a_large_scan_stays_on_the_disk_in_every_dock(
+    make_napari_viewer: Any, qtbot: Any, tmp_path: Path, brick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a dock asks for slice by slice is never read whole on the window's thread."""
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    monkeypatch.setattr("napari_medcl.data.nifti._CHUNK", 1)
+    monkeypatch.setattr("napari_medcl.data.recognise._SAMPLE", 10_000)
+    get, read = ArrayProxy.__getitem__, 0
+
+    def noting(proxy: ArrayProxy, where: Any) -> Any:
+        nonlocal read
+        found = get(proxy, where)
+        read += found.size // (30 * 32)
+        return found
+
+    monkeypatch.setattr(ArrayProxy, "__getitem__", noting)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(save(tmp_path / "large.nii", np.tile(brick[0], (1, 1, 20))), plugin="medcl")
+    for name in ("Superpixels", "Apply", "Correct", "Train"):
+        viewer.window.add_plugin_dock_widget("medcl", name)
+    qtbot.waitUntil(lambda: "superpixels (preview)" in [one.name for one in viewer.layers], timeout=20_000)
+    assert isinstance(layer.data, dask.array.Array)
+    assert 0 < read < 60  # of 240: for the brightness, whether it is a mask, and what was shown
+
+
+def test_superpixels_and_masks_of_a_scan_on_the_disk(
+    make_napari_viewer: Any, qtbot: Any, image_folder: Path, scan: Path
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.open(image_folder, plugin="medcl")
+    _, dock = viewer.window.add_plugin_dock_widget("medcl", "Superpixels")
+    dock.compute.click()
+    qtbot.waitUntil(lambda: not dock._scan_task.running, timeout=60_000)
+    (found,) = (one for one in viewer.layers if isinstance(one, Labels) and one.data.shape[0] == 12)
+    assert found.data.max() > 50

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -70,3 +73,36 @@ def test_autocast_computes_products_in_the_format() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast(CPU, None):
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone keeps memory so")
+def test_memory_is_kept_for_the_next_tensors_and_given_back() -> None:
+    """In a process of its own: what malloc does is the same for all of it."""
+    code = """
+import resource, torch
+from napari_medcl.device import release_memory, reuse_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1])
+
+def pages(count):
+    before = faults()
+    for _ in range(count):
+        torch.ones(2**24)
+    return faults() - before
+
+torch.set_num_threads(1)
+fresh = pages(20)
+reuse_memory(torch.device("cuda"))
+assert pages(20) > 0.5 * fresh
+reuse_memory(torch.device("cpu"))
+pages(20)
+assert pages(20) < 0.1 * fresh, "pages are new"
+keeping = held()
+release_memory()
+assert keeping - held() > 0.9 * 2**26 / resource.getpagesize(), "nothing was given back"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

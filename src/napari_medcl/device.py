@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of mallopt's parameters."""
+_KEPT_BYTES = 2**30
+"""Larger blocks still go back at once."""
 
 
 def resolve_device(wanted: Device | str = "auto") -> torch.device:
@@ -72,6 +79,31 @@ def precision(device: torch.device, wanted: Precision = "auto") -> torch.dtype |
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """The context in which the products of a network are computed in `dtype`; nothing changes for None."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def reuse_memory(device: torch.device) -> None:
+    """On Linux, makes the memory of freed tensors of the CPU that of the next ones.
+
+    torch has no store of its own there, and glibc gives blocks of this size back to the system at once: every map of
+    every layer is then made of new pages, which takes a tenth of the time of training and a fifth of prediction. Memory
+    stays with the process until `release_memory`; other systems and C libraries are left as they are.
+    """
+    if device.type == "cpu" and (mallopt := _of_libc("mallopt")) is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def release_memory() -> None:
+    """Gives what was kept by `reuse_memory` back to the system."""
+    if (trim := _of_libc("malloc_trim")) is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return function
 
 
 def _cpu_has_bfloat16() -> bool:

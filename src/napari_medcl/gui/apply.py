@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from napari_medcl.gui.writer import MASKS, suggested, write_mask
 from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import napari
 
@@ -57,8 +58,8 @@ def predict(
         UserError: The model cannot be read or does not fit the scan.
         Stopped: `stop` said so.
     """
-    predictor, scan = _ready(path, scans, device)
-    return predictor(scan, probabilities=probabilities, uncertainty=uncertainty, progress=progress, stop=stop)
+    with _ready(path, scans, device) as (predictor, scan):
+        return predictor(scan, probabilities=probabilities, uncertainty=uncertainty, progress=progress, stop=stop)
 
 
 def look_inside(
@@ -71,18 +72,23 @@ def look_inside(
     stop: Callable[[], bool],
 ) -> dict[str, Volume]:
     """What a model's UAFS blocks are unsure of, in a slice (its axis and number) or the scan; see `predict`."""
-    predictor, scan = _ready(path, scans, device)
-    return predictor.block_uncertainty(scan, at, progress=progress, stop=stop)
+    with _ready(path, scans, device) as (predictor, scan):
+        return predictor.block_uncertainty(scan, at, progress=progress, stop=stop)
 
 
-def _ready(path: Path, scans: dict[int, Volume], device: str) -> tuple[Predictor, Volume]:
-    """The model on the device, and the scan with as many channels as it takes."""
+@contextmanager
+def _ready(path: Path, scans: dict[int, Volume], device: str) -> Iterator[tuple[Predictor, Volume]]:
+    """The model on the device, and the scan with as many channels as it takes; the viewer's memory is its own again."""
     from napari_medcl.checkpoint import Checkpoint
+    from napari_medcl.device import release_memory
     from napari_medcl.inference.predict import Predictor
 
     model = Checkpoint.load(find_checkpoint(path))
     scan = scans.get(model.plan.channels) or next(iter(scans.values()))
-    return Predictor(model, device), scan  # type: ignore[arg-type]
+    try:
+        yield Predictor(model, device), scan  # type: ignore[arg-type]
+    finally:
+        release_memory()
 
 
 class ApplyDock(Dock):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from napari_medcl.checkpoint import Checkpoint
 from napari_medcl.data.conform import Conformed, restored
 from napari_medcl.data.volume import Labels, Volume
-from napari_medcl.device import Device, Precision, autocast, resolve_device
+from napari_medcl.device import Device, Precision, autocast, resolve_device, reuse_memory
 from napari_medcl.device import precision as number_format
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.crop import Crop
@@ -94,6 +94,7 @@ class Predictor:
         if not checkpoint.classes:
             raise UserError(f"{name} was pre-trained only and knows no classes yet. Fine-tune it on some masks first.")
         self.device = resolve_device(device)
+        reuse_memory(self.device)
         self._dtype = number_format(self.device, precision)
         if batch is None:  # as measured: in half precision processors are faster with one
             batch = 1 if self.device.type == "cpu" and self._dtype is not None else 4

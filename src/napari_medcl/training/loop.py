@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_medcl.data.loader import untimed
+from napari_medcl.device import reuse_memory
 from napari_medcl.training.events import Evaluated, Event, Finished, Noted, Paused, Started, Stepped
 from napari_medcl.training.previewer import Previewer
 from napari_medcl.training.processes import ALONE, Processes
@@ -141,6 +142,7 @@ class Loop:
         self._writer = Writer(run, task, processes)
         self._previewer = Previewer(run, config, task)
         self._stepper = Stepper(task, processes)
+        reuse_memory(task.device)
         self._profile = Profile(task.device, task.epoch) if config.profile else None
         if self._profile is not None:
             task.timed = self._profile.part

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from napari_medcl.training.config import FinetuneConfig
 
 _SAY_EVERY_S = 1.0
+_AT_ONCE = 4
+"""Scans that are read and divided side by side: as many are in memory whole."""
 
 
 def prepared(
@@ -36,7 +40,7 @@ def prepared(
     stop: Callable[[], bool],
     processes: Processes = ALONE,
 ) -> Generator[Event, None, tuple[list[Item], dict[str, str]]]:
-    """Makes the items, and a hash of each case's files, and says how far it is.
+    """Makes the items, some side by side, and a hash of each case's files, and says how far it is.
 
     Every process needs all items. Those of a host first make a share each, and find in the cache what took the others
     long.
@@ -50,17 +54,21 @@ def prepared(
     said = time.monotonic()
     own = processes.own(cases)
     for share in (own, [case for case in cases if case not in own]):
-        with processes.agreeing():
-            for case in share:
-                if stop():
-                    raise Stopped
-                if time.monotonic() - said > _SAY_EVERY_S:
-                    said = time.monotonic()
-                    done = f"{what} {len(items) + 1} of {len(cases)}"
-                    yield Preparing(progress=len(items) / len(cases), message=done)
-                items[case.id] = make(case)
-                if share is own:
-                    digests[case.id] = case.digest()
+        with processes.agreeing(), ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
+            coming = pool.map(make, share)
+            try:
+                for case in share:
+                    if stop():
+                        raise Stopped
+                    if time.monotonic() - said > _SAY_EVERY_S:
+                        said = time.monotonic()
+                        done = f"{what} {len(items) + 1} of {len(cases)}"
+                        yield Preparing(progress=len(items) / len(cases), message=done)
+                    items[case.id] = next(coming)
+                    if share is own:
+                        digests[case.id] = case.digest()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
     found = {name: digest for part in processes.gather(digests) for name, digest in part.items()}
     return [items[case.id] for case in cases], {case.id: found[case.id] for case in cases}
 

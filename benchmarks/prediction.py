@@ -6,9 +6,9 @@ Every measurement is a process of its own, as MedCL changes how all of its proce
 *speed*: one network, patch, overlap and number format for both; the same volume, with noise everywhere or as a CT with
 air about it, in turn; medians of the wall times from the scan to the mask. MONAI's way is its documented one: the whole
 output, blended by its Gaussian, then argmax; windows one at a time and in fours. MedCL takes as many as it would by
-itself. *growth*: volumes of 1, 2, 4 and 8 times as many slices: time, and the most memory above what process and model
-take. *large*: 512 x 512 x 1000 voxels and 8 classes by MedCL at
-the scan's own spacing, with a small network, so that it ends soon.
+itself. nnU-Net's predictor runs beside them where nnunetv2 is installed. *growth*: volumes of 1, 2, 4 and 8 times as
+many slices: time, and the most memory above what process and model take. *large*: 512 x 512 x 1000 voxels and 8 classes
+by MedCL at the scan's own spacing, with a small network, so that it ends soon.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +91,26 @@ def fours(checkpoint: Checkpoint, number_format: Any) -> Callable[[NDArray[np.in
     return monai(checkpoint, number_format, 4)
 
 
+def nnunet(checkpoint: Checkpoint, number_format: Any) -> Callable[[NDArray[np.int16]], Any]:
+    """nnU-Net's own predictor, without mirroring as the others; it computes in float32 on processors."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    with redirect_stdout(StringIO()):
+        predictor = nnUNetPredictor(OVERLAP, use_mirroring=False, device=CPU, allow_tqdm=False)
+    predictor.network = checkpoint.build()
+    predictor.configuration_manager = SimpleNamespace(patch_size=[*PATCH])
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=CLASSES)
+
+    def predict(array: NDArray[np.int16]) -> Any:
+        image = torch.from_numpy(checkpoint.plan.conform(Volume(array[None])))
+        return predictor.predict_sliding_window_return_logits(image).argmax(0).to(torch.uint8).numpy()
+
+    return predict
+
+
 WAYS = {"MedCL": ours, "MONAI": monai, "MONAI, fours": fours}
+if find_spec("nnunetv2"):
+    WAYS["nnU-Net"] = nnunet
 GROWING = ("MedCL", "MONAI")
 
 
@@ -95,7 +118,8 @@ def speed(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for number_format in ("bfloat16", "float32") if precision(CPU) else ("float32",):
         for air in (False, True):
-            times: dict[str, list[float]] = {name: [] for name in WAYS}
+            ways = [name for name in WAYS if name != "nnU-Net" or number_format == "float32"]
+            times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(repeats):
                 for name, some in times.items():
                     some.append(alone(name, (128, 160, 160), 16, 4, air, number_format)["seconds"])
@@ -140,20 +164,11 @@ def large() -> dict[str, float]:
 
 def show(found: dict[str, Any], console: Console) -> None:
     if "speed" in found:
-        table = Table(
-            "number format", "volume", "MedCL", "MONAI", "MONAI, fours", "times", title="128 x 160 x 160, 8 classes"
-        )
+        table = Table("number format", "volume", *WAYS, "times MONAI's best", title="128 x 160 x 160, 8 classes")
         for row in found["speed"]:
             ratio = min(row["MONAI"], row["MONAI, fours"]) / row["MedCL"]
-            volume = "CT with air" if row["air"] else "noise"
-            table.add_row(
-                row["format"],
-                volume,
-                f"{row['MedCL']:.1f} s",
-                f"{row['MONAI']:.1f} s",
-                f"{row['MONAI, fours']:.1f} s",
-                f"{ratio:.2f}",
-            )
+            times = [f"{row[name]:.1f} s" if name in row else "" for name in WAYS]
+            table.add_row(row["format"], "CT with air" if row["air"] else "noise", *times, f"{ratio:.2f}")
         console.print(table)
     if "growth" in found:
         table = Table(

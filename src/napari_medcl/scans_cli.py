@@ -93,8 +93,8 @@ def predict(
     Args:
         model: Run folder or model file.
         scans: Scans, or data folders whose scans are all segmented.
-        out: Folder for the results: NAME.nii.gz, with NAME-probabilities and NAME-uncertainty where asked for, and
-            report.csv.
+        out: Folder for the results: NAME.nii.gz (NAME.ome.zarr of OME-Zarr, NAME.png of pictures), with
+            NAME-probabilities and NAME-uncertainty where asked for, and report.csv.
         channel: Which channel of 4D scans, from 0; without it the one that the model was trained on.
         probabilities: Also write the probability of every class.
         eight_bits: Write it in 8 bits: a quarter of the memory, in steps of 1/255.

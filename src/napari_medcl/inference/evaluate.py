@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medcl.data.formats import READABLE
-from napari_medcl.data.names import mask_of, stem, suffix
+from napari_medcl.data.formats import is_scan
+from napari_medcl.data.names import mask_of, stem
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.metrics import Scores, score
 from napari_medcl.inference.table import Row, Table
@@ -109,7 +109,7 @@ def _masks(folder: Path, ids: Container[str]) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         names = (stem(path), mask_of(stem(path)))
         name = next((name for name in names if name is not None and name in ids), None)
-        if name is None or suffix(path) not in READABLE:
+        if name is None or not is_scan(path):
             continue
         if name in found:
             raise UserError(f"{found[name]} and {path.name} are both a prediction for {name}. Keep one of them.")

@@ -149,7 +149,7 @@ class TestCache:
         monkeypatch.setattr("napari_medcl.data.superpixels.superpixels", None)
         seen = []
         again = cached_superpixels(blocks(), FINE, folder=tmp_path / "new", progress=seen.append)
-        assert (again.dtype, seen) == (np.int32, [1.0])
+        assert (again.dtype, seen) == (np.uint8, [1.0])
         assert np.array_equal(again, first)
 
     @pytest.mark.parametrize(

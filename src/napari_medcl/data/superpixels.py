@@ -132,16 +132,19 @@ def cached_superpixels(
     array: NDArray[Any],
     settings: SuperpixelSettings,
     spacing: Sequence[float] | None = None,
+    *,
+    known_as: str | None = None,
     folder: Path | None = None,
     progress: Callable[[float], None] | None = None,
     stop: Callable[[], bool] | None = None,
-) -> NDArray[np.int32]:
-    """The same as `superpixels`, kept as .npy under a hash of voxels and settings.
+) -> NDArray[np.integer]:
+    """The same as `superpixels`, kept on the disk in the smallest type and read as a memory map.
 
     Args:
         array: (C, Z, Y, X).
         settings: How.
         spacing: Voxel size (z, y, x).
+        known_as: What tells these voxels from all others; without it a hash of them.
         folder: Where maps are kept; None for the user's cache. A folder that cannot be written to, or a
             damaged file in it, costs time and nothing else.
         progress: See `superpixels`.
@@ -150,37 +153,11 @@ def cached_superpixels(
     Raises:
         Stopped: `stop` said so.
     """
-    kept_as = kept_superpixels(_voxels(array), array, settings, spacing, folder, progress, stop)
-    return np.asarray(kept_as, dtype=np.int32)
-
-
-def kept_superpixels(
-    known_as: str,
-    array: NDArray[Any],
-    settings: SuperpixelSettings,
-    spacing: Sequence[float] | None = None,
-    folder: Path | None = None,
-    progress: Callable[[float], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> NDArray[np.unsignedinteger]:
-    """The same as `superpixels`, kept on the disk in the smallest type and read as a memory map.
-
-    Args:
-        known_as: What tells these voxels from all others.
-        array: See `cached_superpixels`, as all others.
-        settings: How.
-        spacing: Voxel size.
-        folder: Where maps are kept.
-        progress: See `superpixels`.
-        stop: See `superpixels`.
-
-    Raises:
-        Stopped: `stop` said so.
-    """
     place = tuple(map(float, spacing)) if spacing is not None and settings.per == "volume" else None
+    known_as = _voxels(array) if known_as is None else known_as
     key = hashlib.sha256(f"{known_as} {array.shape} {settings!r} {place} {version('scikit-image')}".encode())
 
-    def make() -> NDArray[np.unsignedinteger]:
+    def make() -> NDArray[np.integer]:
         found = superpixels(array, settings, spacing, progress, stop)
         return found.astype(np.min_scalar_type(int(found.max())))
 

@@ -58,7 +58,8 @@ def scan_map(
     """Superpixels (Z, Y, X) of a scan; per slice along `axis`, the one that counts the slices on the screen."""
     axis = axis if how.per == "slice" else 0
     array = np.ascontiguousarray(np.moveaxis(volume.array, axis + 1, 1))
-    return np.moveaxis(cached_superpixels(array, how, volume.spacing, progress=progress, stop=stop), 0, axis)
+    found = cached_superpixels(array, how, volume.spacing, progress=progress, stop=stop)
+    return np.moveaxis(found.astype(np.int32), 0, axis)
 
 
 class SuperpixelsDock(Dock):

@@ -187,7 +187,7 @@ def _cut(
     whole = cached_superpixels(scan, how.model_copy(update={"per": "volume"}), spacing, progress=progress, stop=stop)
     boxes: list[Any] = [(..., *(slice(c, c + s) for c, s in zip(corner, size, strict=True))) for corner in corners]
     images, ids = (np.stack([array[box] for box in boxes]) for array in (scan, whole))
-    return torch.from_numpy(images), torch.from_numpy(ids).long()
+    return torch.from_numpy(images), torch.from_numpy(ids.astype(np.int64))
 
 
 def _upright(places: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

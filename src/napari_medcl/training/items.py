@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_medcl.data.loader import Item
 from napari_medcl.data.scans import kept_image
-from napari_medcl.data.superpixels import kept_superpixels
+from napari_medcl.data.superpixels import cached_superpixels
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.errors import Stopped
 from napari_medcl.training.events import Event, Preparing
@@ -101,7 +101,7 @@ def unlabelled_item(
     """
     image, known_as = kept_image(case, plan, channel)
     spacing = tuple(size or 1.0 for size in plan.spacing)
-    found = None if regions is None else kept_superpixels(known_as, image, regions, spacing, stop=stop)
+    found = None if regions is None else cached_superpixels(image, regions, spacing, known_as=known_as, stop=stop)
     return Item(case.id, image, superpixels=found)
 
 

@@ -178,7 +178,7 @@ class TestCache:
 
     @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00v\x00{'descr'", b"text", None])
     def test_a_damaged_file_is_made_again(self, tmp_path, damage):
-        expected = cached_superpixels(blocks(), FINE, folder=tmp_path)
+        expected = np.array(cached_superpixels(blocks(), FINE, folder=tmp_path))
         (file,) = tmp_path.iterdir()
         whole = file.read_bytes()
         file.write_bytes(whole[:-100] if damage is None else damage)

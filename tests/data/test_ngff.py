@@ -243,3 +243,10 @@ def test_nifti_from_zarr_has_the_usual_axes(tmp_path: Path) -> None:
     write_labels(Labels(np.ones(scan.shape, np.uint8), scan.spacing, scan.origin, scan.source), tmp_path / "m.nii.gz")
     assert nib.load(tmp_path / "m.nii.gz").shape == (5, 4, 3)
     assert nib.aff2axcodes(nib.load(tmp_path / "m.nii.gz").affine) == ("L", "P", "S")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".ome.zarr"])
+def test_what_stays_on_the_disk_is_written_in_every_format(tmp_path: Path, suffix: str) -> None:
+    array = foreign(tmp_path / "a.zarr", (2, 4, 5, 6), [{"name": "c"}, *space()])
+    path = write_volume(open_volume(tmp_path / "a.zarr"), tmp_path / f"b{suffix}")
+    assert np.array_equal(read_volume(path).array, array)

@@ -119,4 +119,5 @@ def region_of(
         raise Stopped
     where = np.zeros(labels.shape, bool)
     where[tuple(np.transpose(seeds))] = True
-    return grow_to_edge(image, where, spacing, background=(labels != 0) & (labels != label), reach_mm=reach_mm)
+    others = (labels != 0) & (labels != label)
+    return grow_to_edge(np.asarray(image), where, spacing, background=others, reach_mm=reach_mm)

@@ -92,7 +92,7 @@ class Tool(QObject):  # type: ignore[misc]
             elif self.limits == (None, None):
                 after = paint(labels, where, label)
             else:
-                image = self.work.image(part)[0][box]
+                image = np.asarray(self.work.image(part)[0][box])
                 after = paint(labels, where, label, window(image, *self.limits))
         except ValueError as error:
             raise UserError(str(error)) from error

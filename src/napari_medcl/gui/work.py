@@ -159,10 +159,10 @@ class Work(QObject):  # type: ignore[misc]
         return self._volume[2]
 
     def image(self, part: Part) -> NDArray[Any]:
-        """The scan (C, *S) under a part of the mask; see `volume`."""
+        """The scan (C, *S) under a part of the mask; all of it may still be on the disk, see `volume`."""
         volume = self.volume()
         if part.shown is None:
-            return np.asarray(volume.array if part.layer.ndim == 3 else volume.array[:, 0])
+            return volume.array if part.layer.ndim == 3 else volume.array[:, 0]
         return cut(volume.array, part.shown)
 
     def put(self, part: Part, after: NDArray[Any], box: tuple[slice, ...] = ()) -> int:

@@ -637,6 +637,14 @@ def test_small_and_compressed_scans_are_read_at_once(tmp_path, monkeypatch):
         open_volume(small, 1)
 
 
+def test_a_scan_that_is_cut_off_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_medcl.data.formats.LAZY", 0)
+    path = save(tmp_path / "scan.nii", speckle((5, 6, 7)), np.eye(4))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="cut off"):
+        open_volume(path)
+
+
 def test_of_a_large_scan_one_slice_is_read(tmp_path):
     path = save(tmp_path / "large.nii", speckle((64, 64, 4)), np.eye(4))
     header = bytearray(path.read_bytes()[:352])

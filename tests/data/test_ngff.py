@@ -221,6 +221,7 @@ def test_a_data_folder_may_hold_them(tmp_path: Path) -> None:
     assert cases[0].digest() != before
     assert cases[0].digest() != cases[1].digest()
     assert is_scan(cases[0].images[0])
+    assert [case.id for case in find_cases(cases[0].images[0])] == ["one"]
     assert not is_scan(tmp_path)
 
 

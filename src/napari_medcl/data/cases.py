@@ -15,6 +15,7 @@ from napari_medcl.data.case import Case
 from napari_medcl.data.dataset import class_names, groups_of, some
 from napari_medcl.data.formats import READABLE, is_scan, read_source
 from napari_medcl.data.names import mask_of, stem, suffix
+from napari_medcl.data.ngff import is_zarr
 from napari_medcl.data.splits import Split, read_split, split_by_group
 from napari_medcl.data.volume import IGNORE
 from napari_medcl.errors import UserError
@@ -174,6 +175,8 @@ def find_cases(folder: Path | str, groups: str | None = None) -> Cases:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Scans or masks in a folder by name; {} if it is not there."""
+    if is_zarr(folder):
+        return {stem(folder): folder}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(".") or not is_scan(path):

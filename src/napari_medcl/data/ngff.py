@@ -158,12 +158,9 @@ def _image(path: Path) -> tuple[Any, Source, list[str]]:
 
 def _check(stored: Any, path: Path) -> None:
     """Refuses what is no array of numbers, or would be unpacked by code that the file brings along."""
-    metadata = getattr(stored, "metadata", None)
-    parts = [getattr(metadata, name, ()) or () for name in ("filters", "codecs")]
-    codecs = [*(one for part in parts for one in part), getattr(metadata, "compressor", None)]
-    if getattr(stored, "dtype", np.dtype(object)).kind not in "biuf" or any(
-        "pickle" in repr(one).lower() for one in codecs
-    ):
+    metadata, kind = getattr(stored, "metadata", None), getattr(stored, "dtype", np.dtype(object)).kind
+    codecs = repr([getattr(metadata, name, None) for name in ("filters", "compressor", "codecs")])
+    if kind not in "biuf" or "pickle" in codecs.lower():
         raise UserError(f"{path} holds no array of numbers. Open an image.")
 
 

@@ -132,6 +132,9 @@ def _lazy(image: Any, source: Source, channel: int | None) -> Any:
     import dask.array
 
     proxy = _proxy(image, source)
+    file, there = source.path, proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
+    if file is not None and file.stat().st_size < there:
+        raise UserError(f"{file} is cut off: {there} bytes should be there. Copy or export it again.")
     rows = proxy.shape[:2]
     slices = max(1, _CHUNK // (math.prod(rows) * proxy.dtype.itemsize))
     chunks = (*rows, slices, 1)[: len(proxy.shape)]

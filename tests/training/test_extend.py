@@ -104,10 +104,10 @@ def test_a_run_without_a_number_of_steps_had_the_default(data: Path, tmp_path: P
 
 
 def test_a_timed_run_is_extended_by_time(data: Path, tmp_path: Path) -> None:
-    config = CONFIGS["plain"](data).model_copy(update={"steps": None, "minutes": 0.005})
+    config = CONFIGS["plain"](data).model_copy(update={"steps": None, "minutes": 0.02})
     begun = list(begin(config, tmp_path / "run"))
-    events = list(extend(tmp_path / "run", minutes=0.005))
-    assert Run(tmp_path / "run").config["minutes"] == 0.01
+    events = list(extend(tmp_path / "run", minutes=0.02))
+    assert Run(tmp_path / "run").config["minutes"] == 0.04
     assert events[-1].step > begun[-1].step  # type: ignore[union-attr]
     first = next(event for event in events if isinstance(event, Stepped))
     assert first.progress >= 0.5

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medcl.data.volume import Places, resample
+from napari_medcl.data.volume import Places, resample, voxels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Conformed:
         some: list[Any] = [slice(None)] * 3
         some[self._axis] = slice(first, last + 1)
         channels = zip(self._normalise, self._volume.array, strict=True)
-        array = np.stack([normalise(np.asarray(channel[tuple(some)])) for normalise, channel in channels])
+        array = np.stack([normalise(voxels(channel[tuple(some)])) for normalise, channel in channels])
         for axis, size in enumerate(self._grid):
             inside = Places.among(array.shape[axis + 1], size)
             array = (across.some(begin, end, first) if axis == self._axis else inside).values(array, axis + 1)

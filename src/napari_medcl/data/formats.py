@@ -102,7 +102,7 @@ def read_volume(path: Path | str, channel: int | None = None) -> Volume:
 def open_volume(path: Path | str, channel: int | None = None) -> Volume:
     """The same as `read_volume`, but what can stay on the disk does: OME-Zarr, and large NIfTI files as .nii.
 
-    The array is then dask's: a part of it is read when it is asked for, as `np.asarray(volume.array[:, begin:end])`.
+    The array is then dask's: a part of it is read when it is asked for, as `voxels(volume.array[:, begin:end])`.
 
     Raises:
         UserError: See `read_volume`; only the header and the metadata are looked at here.

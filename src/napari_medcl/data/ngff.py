@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medcl.data.geometry import LPS_ZYX, Source
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def write(array: NDArray[Any], source: Source, path: Path) -> None:
     for channel in range(array.shape[0]) if several else [...]:
         for begin in range(0, space[0], chunks[0]):
             here = (channel, slice(begin, begin + chunks[0])) if several else slice(begin, begin + chunks[0])
-            stored[here] = np.ascontiguousarray(array[here])
+            stored[here] = np.ascontiguousarray(voxels(array[here]))
 
 
 def _image(path: Path) -> tuple[Any, Source, list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_medcl.data.conform import Conformed
-from napari_medcl.data.volume import resample, resample_labels
+from napari_medcl.data.volume import resample, resample_labels, voxels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Intensity(BaseModel):
         if self.scheme == "dataset":
             return self
         every = max(1, math.ceil(math.prod(array.shape) / _LARGEST))
-        return _statistics(_body(np.asarray(array[::every])))
+        return _statistics(_body(voxels(array[::every])))
 
     def __call__(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """The normalised channel (Z, Y, X), or some slices of it where the numbers are known (`of`)."""
@@ -131,7 +131,9 @@ class _Look:
     @classmethod
     def at(cls, volume: Volume) -> _Look:
         name = str(volume.source.path) if volume.source else "a scan"
-        samples = [channel.ravel()[:: max(1, channel.size // _SAMPLES)].astype(np.float32) for channel in volume.array]
+        samples = [
+            voxels(channel).ravel()[:: max(1, channel.size // _SAMPLES)].astype(np.float32) for channel in volume.array
+        ]
         return cls(name, volume.shape, volume.spacing, volume.planar, volume.rgb, samples)
 
 

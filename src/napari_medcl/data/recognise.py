@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medcl.data.names import named_like_a_mask
+from napari_medcl.data.volume import voxels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,8 @@ def looks_like_labels(array: NDArray[Any], path: Path | None = None) -> bool:
         path: Where they come from.
     """
     step = max(1, array.size // _SAMPLE)
-    sample = np.asarray(array[::step] if array.shape[0] > 1 else array[:, ::step])
-    return _is_whole(sample) and _is_patchy(sample, path) and (step == 1 or _is_whole(array))
+    sample = voxels(array[::step] if array.shape[0] > 1 else array[:, ::step])
+    return _is_whole(sample) and _is_patchy(sample, path) and (step == 1 or _is_whole(voxels(array)))
 
 
 def _is_whole(array: NDArray[Any]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "matching_source",
     "resample",
     "resample_labels",
+    "voxels",
 ]
 
 IGNORE = 255
@@ -37,7 +38,7 @@ class Volume:
     Attributes:
         array: (C, Z, Y, X), integers as the file has them or float32. It may be a view with negative
             strides; take `np.ascontiguousarray` where that matters. From `open_volume` it may be a dask array,
-            of which `np.asarray` reads what is asked for.
+            of which `voxels` reads what is asked for.
         spacing: Millimetres between voxels along z, y, x.
         origin: LPS position of voxel (0, 0, 0) in millimetres, as (z, y, x).
         source: The file it came from.
@@ -117,6 +118,16 @@ class Labels:
     def planar(self) -> bool:
         """Whether it is one slice or a picture."""
         return self.shape[0] == 1
+
+
+def voxels(array: Any) -> NDArray[Any]:
+    """An array, or what a dask array stands for, read from the disk by this process.
+
+    `np.asarray` would leave the reading to whatever scheduler the process knows, a worker's to its cluster.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    return np.asarray(array.compute(scheduler="threads") if hasattr(array, "compute") else array)
 
 
 def _check_place(spacing: Millimetres, origin: Millimetres) -> None:

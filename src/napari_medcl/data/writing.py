@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medcl.data import itk, ngff, nifti, pictures
 from napari_medcl.data.names import suffix
-from napari_medcl.data.volume import Labels, Source, Volume
+from napari_medcl.data.volume import Labels, Source, Volume, voxels
 from napari_medcl.errors import UserError
 from napari_medcl.files import whole, whole_folder
 
@@ -76,9 +76,9 @@ def write_volume(volume: Volume, path: Path | str, step: float | None = None) ->
 def _write(array: NDArray[Any], source: Source, path: Path, part: Path) -> None:
     match suffix(path):
         case ".nii" | ".nii.gz":
-            nifti.write(array, source, part)
+            nifti.write(voxels(array), source, part)
         case ".nrrd" | ".mha":
-            itk.write(array, source, part)
+            itk.write(voxels(array), source, part)
         case ".zarr" | ".ome.zarr":
             ngff.write(array, source, part)
         case _:

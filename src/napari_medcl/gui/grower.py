@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Signal
 
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import Stopped
 from napari_medcl.gui.tasks import Task
 from napari_medcl.gui.tool import Tool
@@ -120,4 +121,4 @@ def region_of(
     where = np.zeros(labels.shape, bool)
     where[tuple(np.transpose(seeds))] = True
     others = (labels != 0) & (labels != label)
-    return grow_to_edge(np.asarray(image), where, spacing, background=others, reach_mm=reach_mm)
+    return grow_to_edge(voxels(image), where, spacing, background=others, reach_mm=reach_mm)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pint
 
-from napari_medcl.data.volume import Labels, Source, Volume, matching_source
+from napari_medcl.data.volume import Labels, Source, Volume, matching_source, voxels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _names(layers: Iterable[Any]) -> str:
 def _limits(array: Any) -> tuple[float, float]:
     """Brightness that shows all but the outermost values."""
     if not isinstance(array, np.ndarray):  # on the disk: what is between the slices is not read
-        array = np.asarray(array[..., :: max(1, array.shape[-3] // _SLICES), :, :])
+        array = voxels(array[..., :: max(1, array.shape[-3] // _SLICES), :, :])
     sample = array.ravel()[:: max(1, array.size // _SAMPLES)]
     low, high = (float(value) for value in np.percentile(sample[np.isfinite(sample)], [0.5, 99.5]))
     return (low, high) if low < high else (low, low + 1)

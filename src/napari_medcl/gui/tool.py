@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from skimage.draw import line_nd
 
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import UserError
 from napari_medcl.inference.correct import erase, paint, window
 
@@ -92,7 +93,7 @@ class Tool(QObject):  # type: ignore[misc]
             elif self.limits == (None, None):
                 after = paint(labels, where, label)
             else:
-                image = np.asarray(self.work.image(part)[0][box])
+                image = voxels(self.work.image(part)[0][box])
                 after = paint(labels, where, label, window(image, *self.limits))
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medcl.data.superpixels import positives
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def shown_step(layer: Any, dims: Any) -> int:
 
 def cut(array: NDArray[Any], shown: Shown) -> NDArray[Any]:
     """The slice (C, A, B) of a scan (C, Z, Y, X)."""
-    return np.asarray(np.take(array, shown.index, (shown.axis or 0) + 1))
+    return voxels(np.take(array, shown.index, (shown.axis or 0) + 1))
 
 
 def over_slice(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medcl.data.volume import Volume
+from napari_medcl.data.volume import Volume, voxels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Crop:
         weights = np.maximum(0, 1 - np.abs(np.arange(start, start + side) - centre)).astype(np.float32)
         origin = [*volume.origin]
         origin[axis] += index * volume.spacing[axis]
-        one = np.asarray(np.take(volume.array, [index], axis + 1))
+        one = voxels(np.take(volume.array, [index], axis + 1))
         return cls(place, start, weights, Volume(one, volume.spacing, (origin[0], origin[1], origin[2]), volume.source))
 
     def of(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

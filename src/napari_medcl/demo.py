@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from napari_medcl.data.volume import Labels, Volume
     from napari_medcl.device import Device
-    from napari_medcl.inference.predict import Prediction
+    from napari_medcl.inference.prediction import Prediction
 
     Slices = NDArray[np.intp]
 

@@ -15,7 +15,8 @@ from napari_medcl.data.formats import open_volume, read_labels, read_volume
 from napari_medcl.data.volume import Volume
 from napari_medcl.data.writing import write_labels, write_volume
 from napari_medcl.errors import Stopped, UserError
-from napari_medcl.inference.predict import EIGHT_BITS, Predictor
+from napari_medcl.inference.predict import Predictor
+from napari_medcl.inference.prediction import EIGHT_BITS
 
 from .models import by_intensity, checkpoint, replace_network
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from napari_medcl.data.volume import Volume
     from napari_medcl.gui.models import Facts
-    from napari_medcl.inference.predict import Prediction, Predictor
+    from napari_medcl.inference.predict import Predictor
+    from napari_medcl.inference.prediction import Prediction
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_medcl.data.volume import Volume
     from napari_medcl.gui.keeping import Keeper
     from napari_medcl.gui.work import Work
-    from napari_medcl.inference.predict import Prediction
+    from napari_medcl.inference.prediction import Prediction
 
 _EVERY_MS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

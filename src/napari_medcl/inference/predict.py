@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 import itertools
-import math
-import tempfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from scipy.special import entr
 from torch.nn import functional
 
 from napari_medcl.checkpoint import Checkpoint
-from napari_medcl.data.conform import Conformed, restored
-from napari_medcl.data.volume import Labels, Volume
+from napari_medcl.data.conform import Conformed
 from napari_medcl.device import Device, Precision, autocast, resolve_device, reuse_memory
 from napari_medcl.device import precision as number_format
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.inference.crop import Crop
+from napari_medcl.inference.prediction import Prediction, beside, on_scan
 from napari_medcl.inference.tiles import blended
 from napari_medcl.models.layers import fuse
 from napari_medcl.models.uafs import uncertainties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_medcl.data.volume import Volume
     from napari_medcl.inference.tiles import Image
     from napari_medcl.models import Network
 
     Progress = Callable[[float], None]
     Stop = Callable[[], bool]
-
-
-EIGHT_BITS = 1 / 255
-"""What 1 stands for in probabilities of 8 bits."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says of a scan, on the scan's grid.
-
-    Attributes:
-        labels: (Z, Y, X), the most probable class of every voxel, with the values and names of the masks
-            that the model was trained on.
-        probabilities: (K, Z, Y, X) float32, one channel a class in ascending order of label values; they
-            sum to 1. In 8 bits where that was asked for: uint8, in steps of `EIGHT_BITS`.
-        uncertainty: (1, Z, Y, X) float32, from 0 (sure) to 1 (every class equally probable):
-            H = −Σ p log p / log K.
-    """
-
-    labels: Labels
-    probabilities: Volume | None = None
-    uncertainty: Volume | None = None
 
 
 class Predictor:
@@ -140,11 +115,10 @@ class Predictor:
         watch = _Watch(progress, stop)
         watch(0)
         bands = self._bands(Conformed(self.checkpoint.plan, volume), self._probabilities, watch)
-        kind = np.uint8 if eight_bits else np.float32
-        every = _blank((len(self.checkpoint.classes), *volume.shape), kind, scratch) if probabilities else None
-        entropy = _blank((1, *volume.shape), np.float32, scratch) if uncertainty else None
-        labels = _blank(volume.shape, np.min_scalar_type(max(self.checkpoint.classes)), scratch)
-        prediction = self._on_scan(bands, volume, labels, every, entropy)
+        prediction = on_scan(
+            self.checkpoint.plan, self.checkpoint.classes, volume, bands, probabilities=probabilities,
+            eight_bits=eight_bits, uncertainty=uncertainty, scratch=scratch,
+        )  # fmt: skip
         watch(1)
         return prediction
 
@@ -201,7 +175,7 @@ class Predictor:
         if crop is not None:
             found, volume = crop.middle(found), crop.slice
         maps = {
-            name: _beside(volume, np.clip(plan.restore(found[index : index + 1], volume), 0, 1))
+            name: beside(volume, np.clip(plan.restore(found[index : index + 1], volume), 0, 1))
             for index, name in enumerate(names)
         }
         watch(1)
@@ -243,40 +217,6 @@ class Predictor:
         found = blended(image, cast, patch=patch, overlap=overlap, batch=self.batch, device=self.device, watch=watch)
         return (band.numpy() for band in found)
 
-    def _on_scan(
-        self,
-        bands: Iterable[NDArray[np.float32]],
-        volume: Volume,
-        labels: NDArray[Any],
-        every: NDArray[Any] | None,
-        entropy: NDArray[np.float32] | None,
-    ) -> Prediction:
-        """Fills what was asked for, on the scan's grid; nothing else is held at its size."""
-        plan, names = self.checkpoint.plan, dict(sorted(self.checkpoint.classes.items()))
-        values = np.array([*names], labels.dtype)
-        for begin, found in restored(plan, volume, bands):
-            here = slice(begin, begin + found.shape[1])
-            np.moveaxis(labels, plan.slice_axis, 0)[here] = values[found.argmax(0)]
-            if entropy is not None:
-                share = entr(found).sum(0) / math.log(max(len(names), 2))
-                np.moveaxis(entropy, plan.slice_axis + 1, 1)[0, here] = np.clip(share, 0, 1)
-            if every is not None:
-                some = np.rint(found / EIGHT_BITS) if every.dtype == np.uint8 else found
-                np.moveaxis(every, plan.slice_axis + 1, 1)[:, here] = some
-        return Prediction(
-            labels=Labels(labels, volume.spacing, volume.origin, volume.source, names),
-            probabilities=None if every is None else _beside(volume, every),
-            uncertainty=None if entropy is None else _beside(volume, entropy),
-        )
-
-
-def _blank(shape: tuple[int, ...], kind: DTypeLike, scratch: Path | None) -> NDArray[Any]:
-    """An array to be filled, in memory or in a file without a name, which the system deletes with the array."""
-    if scratch is None:
-        return np.zeros(shape, kind)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.memmap(file, kind, "w+", shape=shape)
-
 
 def _compiled(net: Network, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network, compiled when it is first applied, for whole batches: another number would be compiled anew."""
@@ -306,7 +246,3 @@ class _Watch:
             raise Stopped("The prediction was stopped.")
         if self._progress is not None:
             self._progress(done)
-
-
-def _beside(volume: Volume, array: NDArray[Any]) -> Volume:
-    return Volume(array, volume.spacing, volume.origin, volume.source)

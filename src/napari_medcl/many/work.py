@@ -95,7 +95,7 @@ class Segment(Work):
 
     def __call__(self, case: Case) -> list[Path]:
         """Segments a scan."""
-        from napari_medcl.inference.predict import EIGHT_BITS
+        from napari_medcl.inference.prediction import EIGHT_BITS
 
         predictor = _predictor(self)
         trained = predictor.checkpoint.provenance.get("config", {}).get("channel")

@@ -50,11 +50,12 @@ def superpixels(
         settings: How to make them.
     """
     from napari_medcl.data.formats import READABLE, read_source, stem, suffix
+    from napari_medcl.data.names import ZARR
     from napari_medcl.data.writing import map_suffix
     from napari_medcl.many.work import Divide, divide
 
     cases = _cases(scans)
-    if len(cases) == 1 and len(scans) == 1 and (out is None or suffix(out) in (*READABLE, ".zarr", ".ome.zarr")):
+    if len(cases) == 1 and len(scans) == 1 and (out is None or suffix(out) in (*READABLE, *ZARR)):
         path = out or scans[0].with_name(f"{stem(scans[0])}-superpixels{map_suffix(read_source(scans[0]))}")
         count = divide(cases[0], settings, channel, path)
         say(

@@ -251,3 +251,12 @@ def test_what_stays_on_the_disk_is_written_in_every_format(tmp_path: Path, suffi
     array = foreign(tmp_path / "a.zarr", (2, 4, 5, 6), [{"name": "c"}, *space()])
     path = write_volume(open_volume(tmp_path / "a.zarr"), tmp_path / f"b{suffix}")
     assert np.array_equal(read_volume(path).array, array)
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "notes.zarr"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("kept")
+    with pytest.raises(UserError, match="Choose another name"):
+        write_labels(Labels(np.ones((4, 5, 6), np.uint8)), folder)
+    assert (folder / "notes.txt").read_text() == "kept"

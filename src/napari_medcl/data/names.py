@@ -7,6 +7,8 @@ from pathlib import Path
 
 MASK_FOLDERS = ("labelsTr", "labelsTs", "labels", "masks")
 """Folders that hold masks."""
+ZARR = (".zarr", ".ome.zarr")
+"""What the names of OME-Zarr folders end with."""
 _DOUBLE = (".nii.gz", ".ome.zarr")
 _MASK = re.compile(
     r"(?P<scan>.+?)[-_. ]+(?:[a-z]{2})?(?:labels?|masks?|seg|segmentation|gt|groundtruth)(?:[-_. ]?manual)?",

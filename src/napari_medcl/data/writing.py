@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medcl.data import itk, ngff, nifti, pictures
-from napari_medcl.data.names import suffix
+from napari_medcl.data.names import ZARR, suffix
 from napari_medcl.data.volume import Labels, Source, Volume, voxels
 from napari_medcl.errors import UserError
 from napari_medcl.files import whole, whole_folder
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 def map_suffix(source: Source | None) -> str:
     """Of what is made of a scan, unless somebody asks for another: OME-Zarr of OME-Zarr, NIfTI of all else."""
     return ".ome.zarr" if source is not None and source.format == "zarr" else ".nii.gz"
+
+
+def mask_suffix(source: Source | None) -> str:
+    """Of the mask of a scan: PNG of a picture, else as all that is made of it."""
+    return ".png" if source is not None and source.format == "picture" else map_suffix(source)
 
 
 def write_labels(labels: Labels, path: Path | str) -> Path:
@@ -65,7 +70,7 @@ def write_volume(volume: Volume, path: Path | str, step: float | None = None) ->
     with _writing(path) as part:
         if step is not None and suffix(path) in (".nii", ".nii.gz"):
             nifti.write(source.stored(array), source, part, step)
-        elif step is not None and suffix(path) in (".zarr", ".ome.zarr"):
+        elif step is not None and suffix(path) in ZARR:
             ngff.write(source.stored(array), source, part)
         else:
             array = array.astype(np.float32, copy=False)
@@ -79,7 +84,7 @@ def _write(array: NDArray[Any], source: Source, path: Path, part: Path) -> None:
             nifti.write(voxels(array), source, part)
         case ".nrrd" | ".mha":
             itk.write(voxels(array), source, part)
-        case ".zarr" | ".ome.zarr":
+        case end if end in ZARR:
             ngff.write(array, source, part)
         case _:
             raise UserError(
@@ -100,8 +105,11 @@ def _plane(array: NDArray[Any], source: Source, path: Path) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[Path]:
+    folder = suffix(path) in ZARR
+    if folder and path.is_dir() and any(path.iterdir()) and not ngff.is_zarr(path):
+        raise UserError(f"{path} is a folder with other files, which OME-Zarr would replace. Choose another name.")
     try:
-        with (whole_folder if path.suffix.lower() == ".zarr" else whole)(path) as part:
+        with (whole_folder if folder else whole)(path) as part:
             yield part
     except (OSError, RuntimeError) as error:
         raise UserError(

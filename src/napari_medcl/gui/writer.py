@@ -11,7 +11,7 @@ import napari
 
 from napari_medcl.correction.save import back_up
 from napari_medcl.data.formats import stem
-from napari_medcl.data.writing import map_suffix, write_labels, write_volume
+from napari_medcl.data.writing import mask_suffix, write_labels, write_volume
 from napari_medcl.errors import UserError
 from napari_medcl.gui.layers import source_of, sources, to_labels, to_volume
 
@@ -57,6 +57,5 @@ def suggested(layer: Any) -> Path:
     source = source_of(layer.metadata)
     if source is None or source.path is None:
         return Path.home() / f"{layer.name}.nii.gz"
-    suffix = ".png" if source.format == "picture" else map_suffix(source)
     folder = source.path.parent
-    return (folder.parent if folder.name in _SCANS_ONLY else folder) / f"{stem(source.path)}_mask{suffix}"
+    return (folder.parent if folder.name in _SCANS_ONLY else folder) / f"{stem(source.path)}_mask{mask_suffix(source)}"

@@ -12,7 +12,7 @@ from napari_medcl.correction.save import back_up
 from napari_medcl.data.formats import read_source
 from napari_medcl.data.superpixels import SuperpixelSettings, cached_superpixels
 from napari_medcl.data.volume import Labels
-from napari_medcl.data.writing import map_suffix, write_labels, write_volume
+from napari_medcl.data.writing import map_suffix, mask_suffix, write_labels, write_volume
 from napari_medcl.files import digest
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ def _predictor(work: Segment) -> Predictor:
 
 def _write(name: str, out: Path, labels: Labels) -> Path:
     """Writes the mask; one that was there is kept, as somebody may have corrected it."""
-    picture = labels.source is not None and labels.source.format == "picture"
-    path = out / f"{name}{'.png' if picture else map_suffix(labels.source)}"
+    path = out / f"{name}{mask_suffix(labels.source)}"
     if path.exists():
         back_up(path, datetime.now())
     return write_labels(labels, path)

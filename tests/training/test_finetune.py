@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from napari_medcl.checkpoint import Checkpoint
+from napari_medcl.data import views
 from napari_medcl.errors import UserError
 from napari_medcl.methods import PDCR, SuperCL
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
@@ -22,6 +23,8 @@ from napari_medcl.training.run import Run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
 SMALL = {"width": 4, "batch": 4, "steps": 4, "precision": "float32", "device": "cpu"}
 
@@ -40,6 +43,30 @@ def test_it_learns_what_is_easy(dims: str, blobs: Callable[..., Path], tmp_path:
     sides = json.loads((tmp_path / "run" / "split.json").read_text())
     assert len(sides["learned"]) == 4
     assert len(sides["val"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("dims", "rotation", "turned"), [("2d", None, 180), ("3d", None, 20), ("2d", 30, 30), ("3d", 0, 0)]
+)
+def test_crops_are_turned_as_far_as_the_settings_say(
+    dims: str,
+    rotation: float | None,
+    turned: float,
+    blobs: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = set()
+
+    def rotation_of(active: Tensor, dims: int, degrees: float, random: torch.Generator) -> Tensor:
+        asked.add(degrees)
+        return rotations(active, dims, degrees, random)
+
+    rotations = views._rotation
+    monkeypatch.setattr(views, "_rotation", rotation_of)
+    config = FinetuneConfig(folder=blobs(), dims=dims, rotation=rotation, **{**SMALL, "steps": 1})
+    list(finetune(config, tmp_path / "run"))
+    assert asked == {turned}
 
 
 def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path) -> None:

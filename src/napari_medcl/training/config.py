@@ -198,6 +198,14 @@ class FinetuneConfig(_Config):
         False,
         description="Also train on mirrored scans; leave off where left and right have labels of their own.",
     )
+    rotation: float | None = Field(
+        None,
+        ge=0,
+        le=180,
+        description="How far crops are turned at most; without it by any angle in slices and 20 degrees in volumes. "
+        "30 suits slices that lie alike in all scans, such as abdomens.",
+        json_schema_extra={"unit": "°", **_ADVANCED},
+    )
     rate: float = Field(
         0.001, title="Learning rate", gt=0, description="Highest learning rate.", json_schema_extra=_ADVANCED
     )

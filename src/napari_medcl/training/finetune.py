@@ -45,7 +45,8 @@ _APPEARANCE = Appearance(p=0.2, brightness=0.3, contrast=0.3, gamma=0.3, noise=0
 _MOVED = 0.9
 """Share of the crops that are turned, scaled or bent, and so interpolated; scans to be segmented are not."""
 _ROTATION = {2: 180.0, 3: 20.0}
-"""Degrees. A slice may lie turned by a quarter in the next patient's scan; which side is which, it keeps."""
+"""Degrees at most, without a setting. A slice may lie turned by a quarter in the next patient's scan; which side is
+which, it keeps."""
 _OVERLAP = 0.25
 """Of the windows in validation; less than in prediction, because it is done often."""
 _KEPT = 0.99
@@ -154,6 +155,7 @@ class _Finetuning(Task):
         self._method = None if config.method is None else config.method.finetuning(net).to(device)
         beside = [] if self._method is None else [*self._method.parameters()]
         self.optimiser = torch.optim.AdamW([*self._net.parameters(), *beside], lr=config.rate, weight_decay=0.01)
+        rotation = _ROTATION[dims] if config.rotation is None else config.rotation
         self._loader = Loader(
             items[0],
             decided.plan,
@@ -161,7 +163,7 @@ class _Finetuning(Task):
             config.batch or _BATCH[dims],
             device,
             config.seed,
-            geometry=Geometry(p=_MOVED, flip=config.mirror, rotation=_ROTATION[dims], scale=(0.7, 1.4), elastic=0.05),
+            geometry=Geometry(p=_MOVED, flip=config.mirror, rotation=rotation, scale=(0.7, 1.4), elastic=0.05),
             appearance=_APPEARANCE,
             part=processes.part,
             timed=lambda name: self.timed(name),

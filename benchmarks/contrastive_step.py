@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Losses = Callable[[], list[Tensor]]
     Pair = tuple[nn.Module, dict[str, Losses]]
 
-GOAL = 1.15
+GOAL, GOAL_LOADED = 1.15, 1.10
 WARM_UP = 2
 SIZES = {
     "2D, 16 of 128x128": (16, (128, 128), 32, 4),
@@ -178,7 +178,8 @@ def main() -> None:
     about = machine(given.device)
     console = Console()
     console.print(", ".join(f"{key} {value}" for key, value in about.items()))
-    table = Table("method", "images", "bare", "step", "medians", "minima", "busy", "loaded", title=f"goal {GOAL}")
+    columns = ("method", "images", "bare", "step", "medians", "minima", "busy", "loaded")
+    table = Table(*columns, title=f"goals: {GOAL}, {GOAL_LOADED} loaded")
     results = {}
     for method in STEPS:
         for size in SIZES:
@@ -197,7 +198,7 @@ def main() -> None:
             results[name] = {**row, "wall_and_processor_s": times}
     console.print(table)
     if given.json:
-        found = {"machine": about, "goal": GOAL, "results": results}
+        found = {"machine": about, "goals": [GOAL, GOAL_LOADED], "results": results}
         given.json.write_text(json.dumps(found, indent=2) + "\n")
 
 

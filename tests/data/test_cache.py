@@ -57,6 +57,22 @@ def test_a_folder_that_cannot_be_written_to_costs_nothing_else(tmp_path: Path) -
     assert cache.kept(tmp_path / "file" / "name.npy", lambda: ARRAY) is ARRAY
 
 
+def test_a_blank_array_is_a_file_without_a_name(tmp_path: Path) -> None:
+    array = cache.blank((3, 4), np.float32, tmp_path / "new")
+    assert isinstance(array, np.memmap)
+    assert not array.any()
+    array[1] = 2
+    assert array.sum() == 8
+    assert not [*(tmp_path / "new").iterdir()]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system does not reserve room on a disk")
+def test_a_blank_array_larger_than_the_disk_is_refused_before_it_is_written_to(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"space|large"):
+        cache.blank((2**56,), np.uint8, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [cache.home() / "kind" / f"{number}.npy" for number in range(4)]
     for number, path in enumerate(paths):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -12,12 +13,16 @@ import pytest
 from napari_medcl.data import scans
 from napari_medcl.data.cache import home
 from napari_medcl.data.case import Case
+from napari_medcl.data.conform import Conformed
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.data.scans import kept_image, kept_volume
+from napari_medcl.data.writing import write_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 PLAN = Plan(channels=1, spatial_dims=3, spacing=(1, 1, 1), patch=(4, 4, 4), intensities=(Intensity(scheme="scan"),))
 
@@ -33,7 +38,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Case, channel: int | None = None) -> None:
+    def fail(self: Case, channel: int | None = None, *, lazily: bool = False) -> None:
         pytest.fail("it is read again")
 
     monkeypatch.setattr(Case, "volume", fail)
@@ -110,3 +115,42 @@ def test_channels_are_kept_apart(case: Case, tmp_path: Path) -> None:
     case = replace(case, images=(tmp_path / "both.nii.gz",))
     for channel in (0, 1, None, 0, 1, None):
         assert np.array_equal(kept_volume(case, channel).array, case.volume(channel).array)
+
+
+def test_a_scan_that_stays_on_the_disk_becomes_an_image_there(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.ome.zarr"
+    write_volume(case.volume(), path)
+    case = Case("scan", (path,))
+    monkeypatch.setattr(scans, "_AT_A_TIME", 2)
+    asked = []
+    slices = Conformed.__getitem__
+
+    def watched(self: Conformed, key: tuple[slice, slice]) -> NDArray[np.float32]:
+        found = slices(self, key)
+        asked.append(found.shape[1])
+        return found
+
+    monkeypatch.setattr(Conformed, "__getitem__", watched)
+    plan = PLAN.model_copy(update={"spacing": (1.7, 0.9, 1.0)})
+    found, _ = kept_image(case, plan, None)
+    assert max(asked) == 2
+    assert sum(asked) == found.shape[1]
+    assert np.array_equal(found, plan.conform(case.volume()))
+    assert isinstance(found, np.memmap)
+    assert not (home() / "volumes").exists()
+
+
+def test_without_room_on_the_disk_it_becomes_one_in_memory(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.ome.zarr"
+    write_volume(case.volume(), path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(scans, "blank", full)
+    found, _ = kept_image(Case("scan", (path,)), PLAN, None)
+    assert np.array_equal(found, PLAN.conform(case.volume()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 from typing import TYPE_CHECKING
@@ -347,3 +348,12 @@ def test_a_scan_on_the_disk_gets_the_same_mask(
     assert isinstance(ours.labels.array, np.memmap)
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
     assert np.array_equal(read_labels(write_labels(ours.labels, tmp_path / "m.nii.gz")).array, other.labels.array)
+
+
+def test_a_disk_without_room_for_the_result_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("napari_medcl.inference.prediction.blank", full)
+    with pytest.raises(UserError, match=r"cannot hold the result \(No space left on device\)"):
+        Predictor(checkpoint((16, 16)), precision="float32")(scan((3, 16, 16)), scratch=tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from napari_medcl.files import whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 _SHARE = 0.2
 """Of the disk that the arrays may take; those that were not used for longest go first."""
@@ -61,6 +63,25 @@ def mapped(path: Path) -> NDArray[Any] | None:
     except (OSError, ValueError, EOFError):
         return None
     return found if isinstance(found, np.ndarray) and found.dtype.kind in "biuf" else None
+
+
+def blank(shape: tuple[int, ...], kind: DTypeLike, folder: Path) -> NDArray[Any]:
+    """Zeros in a file without a name, which the system deletes with the array.
+
+    Args:
+        shape: Of the array.
+        kind: Of its numbers.
+        folder: Whose disk holds it; made where it is missing.
+
+    Raises:
+        OSError: The folder cannot be written to, or its disk has no room for all of it: to find that out while a map is
+            written to would end the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(kind).itemsize))
+        return np.memmap(file, kind, "r+", shape=shape)
 
 
 def size() -> int:

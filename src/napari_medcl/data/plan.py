@@ -132,7 +132,7 @@ class _Look:
     def at(cls, volume: Volume) -> _Look:
         name = str(volume.source.path) if volume.source else "a scan"
         samples = [
-            voxels(channel).ravel()[:: max(1, channel.size // _SAMPLES)].astype(np.float32) for channel in volume.array
+            voxels(channel.ravel()[:: max(1, channel.size // _SAMPLES)]).astype(np.float32) for channel in volume.array
         ]
         return cls(name, volume.shape, volume.spacing, volume.planar, volume.rgb, samples)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medcl.data.cache import home, kept, mapped
+from napari_medcl.data.cache import blank, home, kept, mapped
+from napari_medcl.data.conform import Conformed
 from napari_medcl.data.geometry import Source
 from napari_medcl.data.volume import Volume
 from napari_medcl.files import write_json
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 
 _WORTH = 2**22
 """Bytes of an array that is worth keeping; smaller ones are read sooner than found."""
+_AT_A_TIME = 16
+"""Slices of a scan that stays on the disk."""
 _FORMAT = 1
 """Goes up whenever the same file would become other numbers."""
 
 
 def kept_volume(case: Case, channel: int | None) -> Volume:
     """The scan of a case as `Case.volume` gives it, its array a memory map from the second time on.
+
+    What can stay on the disk does, and is not kept once more.
 
     Raises:
         UserError: It cannot be read.
@@ -39,8 +44,8 @@ def kept_volume(case: Case, channel: int | None) -> Volume:
     if array is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return _volume(array, json.loads(about.read_text("utf-8")), case)
-    volume = case.volume(channel)
-    if volume.array.nbytes < _WORTH:
+    volume = case.volume(channel, lazily=True)
+    if not _in_memory(volume) or volume.array.nbytes < _WORTH:
         return volume
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,26 @@ def kept_image(case: Case, plan: Plan, channel: int | None) -> tuple[NDArray[np.
     chosen = plan.model_dump_json(include={"channels", "spacing", "slice_axis", "intensities"})
     known_as = hashlib.sha256(f"{_known_as(case, channel)} {chosen}".encode()).hexdigest()
     path = home() / "conformed" / f"{known_as}.npy"
-    return kept(path, lambda: plan.conform(kept_volume(case, channel)), _WORTH), known_as
+    return kept(path, lambda: _conformed(plan, kept_volume(case, channel)), _WORTH), known_as
+
+
+def _conformed(plan: Plan, volume: Volume) -> NDArray[np.float32]:
+    """`Plan.conform`; a scan that stays on the disk becomes an array on the disk, as neither may fit into memory."""
+    if _in_memory(volume):
+        return plan.conform(volume)
+    image = Conformed(plan, volume)
+    try:
+        array = blank(image.shape, np.float32, home())
+    except OSError:
+        return image[:, :]
+    for begin in range(0, image.shape[1], _AT_A_TIME):
+        some = slice(begin, begin + _AT_A_TIME)
+        array[:, some] = image[:, some]
+    return array
+
+
+def _in_memory(volume: Volume) -> bool:
+    return isinstance(volume.array, np.ndarray)
 
 
 def _known_as(case: Case, channel: int | None) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import entr
 
+from napari_medcl.data.cache import blank
 from napari_medcl.data.conform import restored
 from napari_medcl.data.volume import Labels, Volume
+from napari_medcl.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,6 +66,9 @@ def on_scan(
         eight_bits: Whether to keep them in 8 bits.
         uncertainty: Whether to give the entropy.
         scratch: A folder whose disk holds the results for memory.
+
+    Raises:
+        UserError: That disk has no room for them.
     """
     names = dict(sorted(classes.items()))
     labels = _blank(volume.shape, np.min_scalar_type(max(names)), scratch)
@@ -94,8 +98,12 @@ def beside(volume: Volume, array: NDArray[Any]) -> Volume:
 
 
 def _blank(shape: tuple[int, ...], kind: DTypeLike, scratch: Path | None) -> NDArray[Any]:
-    """An array to be filled, in memory or in a file without a name, which the system deletes with the array."""
+    """An array to be filled, in memory or on the disk."""
     if scratch is None:
         return np.zeros(shape, kind)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.memmap(file, kind, "w+", shape=shape)
+    try:
+        return blank(shape, kind, scratch)
+    except OSError as error:
+        raise UserError(
+            f"{scratch} cannot hold the result ({error.strerror}). Make room there, or choose another folder."
+        ) from error

@@ -6,6 +6,8 @@ import argparse
 import os
 import platform
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PACKAGES = ("medcl", "torch", "monai", "scikit-image", "nibabel", "dask", "distributed", "nnunetv2")
+_IMPORTED = {"medcl": "napari_medcl", "scikit-image": "skimage"}
 
 
 def options(description: str | None, repeats: int) -> argparse.Namespace:
@@ -48,10 +53,11 @@ def machine(device: str) -> dict[str, Any]:
     )
     return {
         "processor": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: version(name) for name in _PACKAGES if find_spec(_IMPORTED.get(name, name))},
     }

@@ -40,7 +40,8 @@ _EVERY = 10
 _WIDTH, _BATCH = 16, 8
 """Half of what is published: two CPU cores have to do it while somebody waits."""
 _PRETRAIN_STEPS, _FINETUNE_STEPS = 200, 600
-_RATE = 0.003
+_RATE, _ROTATION = 0.003, 30
+"""All slices of one brain lie alike."""
 _PRETRAIN_SHARE, _FINETUNE_SHARE = 0.35, 0.5
 """Of the minutes; the rest is for superpixels and the prediction."""
 _SHOWN = (0.3, 0.45, 0.6)
@@ -104,7 +105,12 @@ def _train(folder: Path, data: Path, console: Console, minutes: float, seed: int
     pretraining = PretrainConfig(width=_WIDTH, steps=_PRETRAIN_STEPS, minutes=_PRETRAIN_SHARE * minutes, **shared)
     follow(pretrain(pretraining, first), console)
     finetuning = FinetuneConfig(
-        start=first, rate=_RATE, steps=_FINETUNE_STEPS, minutes=_FINETUNE_SHARE * minutes, **shared
+        start=first,
+        rate=_RATE,
+        rotation=_ROTATION,
+        steps=_FINETUNE_STEPS,
+        minutes=_FINETUNE_SHARE * minutes,
+        **shared,
     )
     follow(finetune(finetuning, second), console)
     return find_checkpoint(second)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from napari_medcl.data.superpixels import (
     superpixel_slice,
     superpixels,
 )
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import Stopped
 
 FINE = SuperpixelSettings(segments=20, compactness=0.2)
@@ -189,6 +191,28 @@ class TestCache:
         (tmp_path / "file").write_text("")
         ids = cached_superpixels(blocks(), FINE, folder=tmp_path / "file")
         assert np.array_equal(ids, superpixels(blocks(), FINE))
+
+    @pytest.mark.parametrize("per", ["slice", "volume"])
+    def test_a_volume_on_the_disk_has_the_same(self, tmp_path, monkeypatch, per):
+        how = FINE.model_copy(update={"per": per})
+        there = da.from_array(blocks(slices=4), chunks=(1, 1, -1, -1))
+        ids = superpixels(there, how)
+        assert isinstance(ids, np.memmap) == (per == "slice")
+        assert np.array_equal(ids, superpixels(blocks(slices=4), how))
+        expected = cached_superpixels(blocks(slices=4), how, folder=tmp_path)
+        monkeypatch.setattr("napari_medcl.data.superpixels.superpixels", None)
+        assert np.array_equal(cached_superpixels(there, how, folder=tmp_path), expected)
+
+    def test_a_volume_on_the_disk_is_read_by_slices(self, tmp_path, monkeypatch):
+        read = []
+
+        def watched(array):
+            read.append(array.shape)
+            return voxels(array)
+
+        monkeypatch.setattr("napari_medcl.data.superpixels.voxels", watched)
+        cached_superpixels(da.from_array(blocks(slices=4), chunks=(1, 1, -1, -1)), FINE, folder=tmp_path)
+        assert set(read) == {(32, 40), (1, 32, 40)}
 
     def test_nothing_is_kept_of_a_stopped_one(self, tmp_path):
         with pytest.raises(Stopped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_medcl.data.cache import home, kept
+from napari_medcl.data.cache import blank, home, kept
+from napari_medcl.data.volume import voxels
 from napari_medcl.errors import Stopped
 
 if TYPE_CHECKING:
@@ -82,11 +84,12 @@ def superpixel_slice(image: NDArray[Any], settings: SuperpixelSettings, rounds: 
     Returns:
         Ids 1 to n, (Y, X).
     """
+    image = voxels(image)
     return _slic(image if image.ndim == 3 else image[None], settings, rounds=rounds)
 
 
 def superpixels(
-    array: NDArray[Any],
+    array: Any,
     settings: SuperpixelSettings,
     spacing: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
@@ -95,7 +98,7 @@ def superpixels(
     """Superpixels of a volume, its slices side by side on all cores.
 
     Args:
-        array: (C, Z, Y, X).
+        array: (C, Z, Y, X); of a dask array, slices are read when their turn comes.
         settings: How; per volume, channels are scaled over the volume.
         spacing: Voxel size (z, y, x), used per volume.
         progress: Told the part that is done, up to 1.
@@ -109,11 +112,11 @@ def superpixels(
     """
     if settings.per == "volume" and array.shape[1] > 1:
         _check(stop)
-        result = _slic(array, settings, spacing)
+        result = _slic(voxels(array), settings, spacing)
         _check(stop)
         _tell(progress, 1.0)
         return result
-    result = np.empty(array.shape[1:], dtype=np.int32)
+    result = _empty(array)
     # SLIC releases the GIL: two threads on two cores take 0.55 of the time of one.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         slices = pool.map(partial(superpixel_slice, settings=settings), np.moveaxis(array, 1, 0))
@@ -129,7 +132,7 @@ def superpixels(
 
 
 def cached_superpixels(
-    array: NDArray[Any],
+    array: Any,
     settings: SuperpixelSettings,
     spacing: Sequence[float] | None = None,
     *,
@@ -141,7 +144,7 @@ def cached_superpixels(
     """The same as `superpixels`, kept on the disk in the smallest type and read as a memory map.
 
     Args:
-        array: (C, Z, Y, X).
+        array: See `superpixels`.
         settings: How.
         spacing: Voxel size (z, y, x).
         known_as: What tells these voxels from all others; without it a hash of them.
@@ -214,10 +217,20 @@ def _scaled(channel: NDArray[Any]) -> NDArray[np.float32]:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _voxels(array: NDArray[Any]) -> str:
+def _empty(array: Any) -> NDArray[np.int32]:
+    """For the ids of a volume; on the disk where the volume is there, as neither may fit into memory."""
+    shape = array.shape[1:]
+    if not isinstance(array, np.ndarray):
+        with contextlib.suppress(OSError):
+            return blank(shape, np.int32, home())
+    return np.empty(shape, np.int32)
+
+
+def _voxels(array: Any) -> str:
     digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     for channel in array:
-        digest.update(np.ascontiguousarray(channel).data)
+        for one in channel:
+            digest.update(np.ascontiguousarray(voxels(one)).data)
     return digest.hexdigest()
 
 

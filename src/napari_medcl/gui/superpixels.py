@@ -10,7 +10,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFormLayout, QPushButton
 
 from napari_medcl.data.superpixels import ROUNDS, SuperpixelSettings, cached_superpixels, superpixel_slice
-from napari_medcl.data.volume import Labels, voxels
+from napari_medcl.data.volume import Labels
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.gui.docks import HELPER, Dock, LayerChoice, Progress
 from napari_medcl.gui.editors import BoolEdit, tip
@@ -57,7 +57,7 @@ def scan_map(
 ) -> NDArray[np.int32]:
     """Superpixels (Z, Y, X) of a scan; per slice along `axis`, the one that counts the slices on the screen."""
     axis = axis if how.per == "slice" else 0
-    array = np.ascontiguousarray(np.moveaxis(voxels(volume.array), axis + 1, 1))
+    array = np.moveaxis(volume.array, axis + 1, 1)
     found = cached_superpixels(array, how, volume.spacing, progress=progress, stop=stop)
     return np.moveaxis(found.astype(np.int32), 0, axis)
 

@@ -149,7 +149,7 @@ def divide(case: Case, settings: SuperpixelSettings, channel: int | None, path: 
     Raises:
         UserError: The scan cannot be read, or the file not written.
     """
-    volume = case.volume(channel)
+    volume = case.volume(channel, lazily=True)
     found = cached_superpixels(volume.array, settings, volume.spacing)
     write_labels(Labels(found, volume.spacing, volume.origin, volume.source), path)
     return int(found.max())

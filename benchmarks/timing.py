@@ -16,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PACKAGES = ("medcl", "torch", "monai", "scikit-image", "nibabel", "dask", "distributed", "nnunetv2")
+_PACKAGES = ("medcl", "torch", "monai", "napari", "scikit-image", "nibabel", "isal", "dask", "distributed", "nnunetv2")
 _IMPORTED = {"medcl": "napari_medcl", "scikit-image": "skimage"}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from nibabel.arrayproxy import ArrayProxy
 
 from napari_medcl.data.geometry import Source
@@ -122,8 +124,10 @@ def _source(image: Any, path: Path) -> Source:
 
 def _raw(image: Any, source: Source, channel: int | None) -> NDArray[Any]:
     """Unscaled voxels (*source.shape[, channels]); of a single channel no others are read."""
-    proxy = _proxy(image, source)
-    raw: NDArray[Any] = np.asarray(proxy.get_unscaled() if channel is None else proxy[..., channel])
+    path = image.dataobj.file_like
+    with igzip.open(path) if str(path).lower().endswith(".gz") else nullcontext(path) as file:
+        proxy = _proxy(image, source, file)
+        raw: NDArray[Any] = np.asarray(proxy.get_unscaled() if channel is None else proxy[..., channel])
     return raw
 
 
@@ -131,7 +135,7 @@ def _lazy(image: Any, source: Source, channel: int | None) -> Any:
     """The same as a dask array; a chunk is some of the file's slices."""
     import dask.array
 
-    proxy = _proxy(image, source)
+    proxy = _proxy(image, source, image.dataobj.file_like)
     file, there = source.path, proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize
     if file is not None and file.stat().st_size < there:
         raise UserError(f"{file} is cut off: {there} bytes should be there. Copy or export it again.")
@@ -142,11 +146,11 @@ def _lazy(image: Any, source: Source, channel: int | None) -> Any:
     return array if channel is None else array[..., channel]
 
 
-def _proxy(image: Any, source: Source) -> ArrayProxy:
-    """What reads the unscaled voxels."""
+def _proxy(image: Any, source: Source, file: Any) -> ArrayProxy:
+    """What reads the unscaled voxels from the image's file."""
     stored = image.dataobj
     shape = source.shape if source.channels == 1 or source.rgb else (*source.shape, source.channels)
-    return ArrayProxy(stored.file_like, (shape, stored.dtype, stored.offset, 1.0, 0.0), mmap=False)
+    return ArrayProxy(file, (shape, stored.dtype, stored.offset, 1.0, 0.0), mmap=False)
 
 
 def _header(source: Source) -> Any:

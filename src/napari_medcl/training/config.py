@@ -203,8 +203,8 @@ class FinetuneConfig(_Config):
         ge=0,
         le=180,
         description="How far crops are turned at most; without it by any angle in slices and 20 degrees in volumes. "
-        "30 suits slices that lie alike in all scans, such as abdomens.",
-        json_schema_extra={"unit": "°", **_ADVANCED},
+        "Where slices lie alike in all scans, as abdomens do, 30 is much better.",
+        json_schema_extra={"unit": "°"},
     )
     rate: float = Field(
         0.001, title="Learning rate", gt=0, description="Highest learning rate.", json_schema_extra=_ADVANCED

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_medcl.data import scans
+from napari_medcl.data import cache, scans
 from napari_medcl.data.cache import home
 from napari_medcl.data.case import Case
 from napari_medcl.data.conform import Conformed
@@ -151,6 +151,6 @@ def test_without_room_on_the_disk_it_becomes_one_in_memory(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(scans, "blank", full)
+    monkeypatch.setattr(cache, "blank", full)
     found, _ = kept_image(Case("scan", (path,)), PLAN, None)
     assert np.array_equal(found, PLAN.conform(case.volume()))

@@ -84,6 +84,14 @@ def blank(shape: tuple[int, ...], kind: DTypeLike, folder: Path) -> NDArray[Any]
         return np.memmap(file, kind, "r+", shape=shape)
 
 
+def room(shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
+    """An array to be filled that need not fit into memory: on the disk of `home`, in memory where that has no room."""
+    try:
+        return blank(shape, kind, home())
+    except OSError:
+        return np.empty(shape, kind)
+
+
 def size() -> int:
     """Bytes of all that is kept."""
     return sum(bytes_ for _, bytes_, _ in _files(home()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medcl.data.cache import blank, home, kept, mapped
+from napari_medcl.data.cache import home, kept, mapped, room
 from napari_medcl.data.conform import Conformed
 from napari_medcl.data.geometry import Source
 from napari_medcl.data.volume import Volume
@@ -70,10 +70,7 @@ def _conformed(plan: Plan, volume: Volume) -> NDArray[np.float32]:
     if _in_memory(volume):
         return plan.conform(volume)
     image = Conformed(plan, volume)
-    try:
-        array = blank(image.shape, np.float32, home())
-    except OSError:
-        return image[:, :]
+    array = room(image.shape, np.float32)
     for begin in range(0, image.shape[1], _AT_A_TIME):
         some = slice(begin, begin + _AT_A_TIME)
         array[:, some] = image[:, some]

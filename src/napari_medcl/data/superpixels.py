@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_medcl.data.cache import blank, home, kept
+from napari_medcl.data.cache import home, kept, room
 from napari_medcl.data.volume import voxels
 from napari_medcl.errors import Stopped
 
@@ -116,7 +115,8 @@ def superpixels(
         _check(stop)
         _tell(progress, 1.0)
         return result
-    result = _empty(array)
+    shape = array.shape[1:]
+    result = np.empty(shape, np.int32) if isinstance(array, np.ndarray) else room(shape, np.int32)
     # SLIC releases the GIL: two threads on two cores take 0.55 of the time of one.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         slices = pool.map(partial(superpixel_slice, settings=settings), np.moveaxis(array, 1, 0))
@@ -215,15 +215,6 @@ def _scaled(channel: NDArray[Any]) -> NDArray[np.float32]:
         low, high = channel.min(), channel.max()
     scaled = (channel.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-12))
     return np.clip(scaled, 0, 1, out=scaled)
-
-
-def _empty(array: Any) -> NDArray[np.int32]:
-    """For the ids of a volume; on the disk where the volume is there, as neither may fit into memory."""
-    shape = array.shape[1:]
-    if not isinstance(array, np.ndarray):
-        with contextlib.suppress(OSError):
-            return blank(shape, np.int32, home())
-    return np.empty(shape, np.int32)
 
 
 def _voxels(array: Any) -> str:

@@ -42,8 +42,8 @@ def stepped(step: int, **terms: float) -> Stepped:
     return Stepped(time=100 + step, step=step, progress=step / 9, terms=terms, rate=0.1, remaining_s=120)
 
 
-def evaluated(step: int, mean: float, **dice: float) -> Evaluated:
-    return Evaluated(time=100 + step, step=step, dice=dice, mean=mean, best=True)
+def evaluated(step: int, mean: float, best: bool = True, **dice: float) -> Evaluated:
+    return Evaluated(time=100 + step, step=step, dice=dice, mean=mean, best=best)
 
 
 def a_run(
@@ -130,8 +130,8 @@ def test_how_to_go_on_is_said(events: tuple[Event, ...], config: dict[str, objec
 
 
 def test_runs_stand_beside_each_other(root: Path, tmp_path: Path) -> None:
-    first = (STARTED, stepped(4, dice=0.5), evaluated(4, 0.8, a=0.9, b=0.7), stepped(8, dice=0.25), evaluated(8, 0.6))
-    a_run(root / "one", *first, data="d", judged="x y", steps=8, rate=0.5, seed=1)
+    first = (STARTED, stepped(4, dice=0.5), evaluated(4, 0.8, a=0.9, b=0.7), stepped(8, dice=0.25))
+    a_run(root / "one", *first, evaluated(8, 0.6, best=False), data="d", judged="x y", steps=8, rate=0.5, seed=1)
     a_run(root / "two", STARTED, stepped(2, dice=0.75), evaluated(2, 0.9), data="d", judged="y x", steps=4, seed=1)
     a_run(root / "three", stage="pretrain", seed=1)
     said = raw("runs", "compare", "one", root / "two", "--csv", tmp_path / "all.csv")

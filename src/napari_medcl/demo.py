@@ -20,6 +20,7 @@ from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.finetune import finetune
 from napari_medcl.training.launch import new_folder
 from napari_medcl.training.pretrain import pretrain
+from napari_medcl.training.run import find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +99,7 @@ def _keep(truth: Labels, slices: Slices) -> Labels:
 
 
 def _train(folder: Path, data: Path, console: Console, minutes: float, seed: int, device: Device) -> Path:
-    """Pre-trains, then fine-tunes from that; the model file.
-
-    It is the last model: two annotated slices of one brain are too few to choose one by.
-    """
+    """Pre-trains, then fine-tunes from that; the model file."""
     shared: dict[str, Any] = {"folder": data, "dims": "2d", "batch": _BATCH, "seed": seed, "device": device}
     first, second = (new_folder(folder / "runs", stage, "demo") for stage in ("pretrain", "finetune"))
     pretraining = PretrainConfig(width=_WIDTH, steps=_PRETRAIN_STEPS, minutes=_PRETRAIN_SHARE * minutes, **shared)
@@ -115,7 +113,7 @@ def _train(folder: Path, data: Path, console: Console, minutes: float, seed: int
         **shared,
     )
     follow(finetune(finetuning, second), console)
-    return second / "checkpoints" / "last.safetensors"
+    return find_checkpoint(second)
 
 
 def _write_results(folder: Path, scan: Path, volume: Volume, truth: Labels, found: Prediction, unused: Slices) -> Demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_medcl.data import views
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STILL = views.Geometry(p=1, flip=False, rotation=0, scale=(1, 1), elastic=0)
 EASY = settings(max_examples=20, deadline=None)
@@ -48,6 +52,23 @@ def test_rotation_keeps_distances_in_millimetres() -> None:
     still = views.sampling_grid(5, patch, patch, voxel, STILL, generator()).flip(-1) * torch.tensor([20.0, 20.0])
     torch.testing.assert_close(places.norm(dim=-1), still.norm(dim=-1), atol=1e-3, rtol=1e-4)
     assert not torch.allclose(places, still, atol=0.5)
+
+
+def angles(geometry: views.Geometry, count: int) -> Tensor:
+    """Degrees from the voxel's place without motion to that with it."""
+    grid = views.sampling_grid(count, (9, 9), (9, 9), (1.0, 1.0), geometry, generator())[:, 4, 8]
+    return torch.rad2deg(torch.atan2(grid[:, 1], grid[:, 0]))
+
+
+def test_rotation_holds_for_all_but_those_of_any_angle() -> None:
+    bound = replace(STILL, rotation=30)
+    assert angles(bound, 1000).abs().max() <= 30 + 1e-3
+    mixed = angles(replace(bound, any_angle=0.5), 1000)
+    beyond = (mixed.abs() > 30).float().mean()
+    assert beyond == pytest.approx(0.5 * 150 / 180, abs=0.05)
+    assert mixed.min() < -170
+    assert mixed.max() > 170
+    assert (angles(replace(bound, any_angle=1), 1000).abs() > 90).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 @EASY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -46,27 +46,30 @@ def test_it_learns_what_is_easy(dims: str, blobs: Callable[..., Path], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("dims", "rotation", "turned"), [("2d", None, 180), ("3d", None, 20), ("2d", 30, 30), ("3d", 0, 0)]
+    ("dims", "rotation", "turned", "any_angle"),
+    [("2d", None, 30, 0.5), ("3d", None, 20, 0), ("2d", 30, 30, 0), ("2d", 180, 180, 0), ("3d", 0, 0, 0)],
 )
 def test_crops_are_turned_as_far_as_the_settings_say(
     dims: str,
     rotation: float | None,
     turned: float,
+    any_angle: float,
     blobs: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = set()
 
-    def rotation_of(active: Tensor, dims: int, degrees: float, random: torch.Generator) -> Tensor:
-        asked.add(degrees)
-        return rotations(active, dims, degrees, random)
+    def grid(*args: Any) -> Tensor:
+        geometry = next(arg for arg in args if isinstance(arg, views.Geometry))
+        asked.add((geometry.rotation, geometry.any_angle))
+        return sampling_grid(*args)
 
-    rotations = views._rotation
-    monkeypatch.setattr(views, "_rotation", rotation_of)
+    sampling_grid = views.sampling_grid
+    monkeypatch.setattr(views, "sampling_grid", grid)
     config = FinetuneConfig(folder=blobs(), dims=dims, rotation=rotation, **{**SMALL, "steps": 1})
     list(finetune(config, tmp_path / "run"))
-    assert asked == {turned}
+    assert asked == {(turned, any_angle)}
 
 
 def test_it_goes_on_from_pretraining(blobs: Callable[..., Path], tmp_path: Path) -> None:
@@ -157,6 +160,20 @@ def test_one_or_two_annotated_slices_are_enough(slices: int, blobs: Callable[...
     assert Run(tmp_path / "run").checkpoint is not None
     assert any(event.kind == "evaluated" for event in events) == (slices > 1)
     assert ("nothing measures it" in events[1].message) == (slices == 1)
+
+
+@pytest.mark.parametrize(("annotated", "chooses"), [(8, False), (30, True)])
+def test_a_few_slices_measure_the_model_and_the_last_one_is_the_result(
+    annotated: int, chooses: bool, blobs: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = blobs(scans=1, masks=1, shape=(16, 16, annotated))
+    events = list(finetune(FinetuneConfig(folder=folder, dims="2d", **SMALL), tmp_path / "run"))
+    measured = [event for event in events if event.kind == "evaluated"]
+    assert measured
+    assert any(event.best for event in measured) == chooses
+    assert ("the last model is the result" in events[1].message) != chooses
+    name = "best" if chooses else "last"
+    assert Run(tmp_path / "run").checkpoint == Run(tmp_path / "run").checkpoints / f"{name}.safetensors"
 
 
 def test_folders_without_masks_are_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:

@@ -62,9 +62,12 @@ def test_whom_it_waits_for_until_it_says_something_else() -> None:
     assert (history.ahead, history.began) == ((), 5)
 
 
-def test_best_dice_is_none_that_is_undefined() -> None:
+@pytest.mark.parametrize(("chosen", "best"), [((0.5, 0.75), 0.75), ((), 0.25)])
+def test_best_dice_is_of_the_chosen_model_else_of_the_last_and_never_undefined(
+    chosen: tuple[float, ...], best: float
+) -> None:
     history = History()
     assert history.best_dice is None
-    for mean in (math.nan, 0.5, 0.75, math.nan, 0.25):
-        history.add([Evaluated(step=1, dice={}, mean=mean, best=False)])
-    assert history.best_dice == 0.75
+    for mean in (math.nan, 0.5, 0.75, math.nan, 0.25, math.nan):
+        history.add([Evaluated(step=1, dice={}, mean=mean, best=mean in chosen)])
+    assert history.best_dice == best

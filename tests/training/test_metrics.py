@@ -36,8 +36,8 @@ def stepped(time: float, step: int, rate: float = 0.5, **terms: float) -> Steppe
     return Stepped(time=time, step=step, progress=step / 8, terms=terms, rate=rate, remaining_s=1)
 
 
-def evaluated(time: float, step: int, over_all: float, **dice: float) -> Evaluated:
-    return Evaluated(time=time, step=step, dice=dice, mean=over_all, best=False)
+def evaluated(time: float, step: int, over_all: float, best: bool = False, **dice: float) -> Evaluated:
+    return Evaluated(time=time, step=step, dice=dice, mean=over_all, best=best)
 
 
 def saved(time: float, step: int, best: bool = False) -> Saved:
@@ -51,11 +51,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 BEGUN: list[Event] = [
     started(100),
     stepped(102, 2, dice=0.9, other=0.5),
-    evaluated(103, 2, 0.6, liver=0.4, mean=0.8),
+    evaluated(103, 2, 0.6, best=True, liver=0.4, mean=0.8),
     saved(104, 2, best=True),
     saved(105, 2),
     stepped(106, 4, dice=0.7, other=0.25),
-    evaluated(108, 5, 0.7, liver=math.nan, mean=0.7),
+    evaluated(108, 5, 0.7, best=True, liver=math.nan, mean=0.7),
 ]
 
 
@@ -78,9 +78,12 @@ def test_what_is_said_again_after_a_resume_stands_there_once_and_the_pause_is_no
     assert (metrics.step, metrics.seconds, metrics.losses, metrics.best) == (0, 0.0, {}, {})
 
 
-def test_the_best_is_the_first_with_the_highest_mean() -> None:
-    metrics = Metrics([started(0), evaluated(1, 1, math.nan), evaluated(2, 2, 0.5, a=0.5), evaluated(3, 3, 0.5, a=0.6)])
-    assert metrics.best == {"step": 2, "dice": 0.5, "dice/a": 0.5}
+@pytest.mark.parametrize(("chooses", "best"), [(True, {"step": 2, "dice": 0.5}), (False, {"step": 3, "dice": 0.4})])
+def test_the_best_is_the_model_that_the_run_chose_else_the_last_that_was_measured(
+    chooses: bool, best: dict[str, float]
+) -> None:
+    measured = [evaluated(1, 1, math.nan), evaluated(2, 2, 0.5, best=chooses), evaluated(3, 3, 0.4)]
+    assert Metrics([started(0), *measured, evaluated(4, 4, math.nan)]).best == best
 
 
 @pytest.mark.parametrize("how", ["pause", "stop"])

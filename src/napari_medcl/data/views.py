@@ -43,7 +43,7 @@ class Geometry:
     """How far a view may move: flips, rotation in degrees, scale and elastic shift (parts of the crop).
 
     `p` is the chance of each image to be turned, scaled and bent; the others keep every voxel's value, as
-    the scans do that a model is applied to.
+    the scans do that a model is applied to. `any_angle` is the share of the turned ones that `rotation` does not bind.
     """
 
     p: float
@@ -51,6 +51,7 @@ class Geometry:
     rotation: float
     scale: tuple[float, float]
     elastic: float
+    any_angle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ def sampling_grid(
     whole = count * part.parts
     active = uniform(whole, 0, 1, random) < geometry.p
     scale = torch.where(active, uniform(whole, *geometry.scale, random), 1)
-    linear = _rotation(active, dims, geometry.rotation, random) / scale.view(-1, 1, 1)
+    degrees = active * float(geometry.rotation)
+    if geometry.any_angle:  # where not, the numbers to come stay those of runs from before there was a share
+        degrees = torch.where(uniform(whole, 0, 1, random) < geometry.any_angle, active * 180.0, degrees)
+    linear = _rotation(degrees, dims, random) / scale.view(-1, 1, 1)
     if geometry.flip:
         sign = 1 - 2 * torch.randint(0, 2, (whole, 1, dims), generator=random, device=device)
         linear = linear * sign
@@ -134,13 +138,13 @@ def sampling_grid(
     return (moved / half_crop).flip(-1)
 
 
-def _rotation(active: Tensor, dims: int, degrees: float, random: torch.Generator) -> Tensor:
-    """Rotations (B, D, D) by up to so many degrees: about the one axis in 2D, about each in 3D."""
+def _rotation(degrees: Tensor, dims: int, random: torch.Generator) -> Tensor:
+    """Rotations (B, D, D) by up to so many degrees (B,): about the one axis in 2D, about each in 3D."""
     pairs = [(0, 1)] if dims == 2 else [(1, 2), (0, 2), (0, 1)]
-    count = len(active)
+    count = len(degrees)
     total = torch.eye(dims, device=random.device).expand(count, dims, dims)
     for first, second in pairs:
-        angle = active * uniform(count, -degrees, degrees, random) * _DEGREE
+        angle = degrees * uniform(count, -1, 1, random) * _DEGREE
         turn = torch.eye(dims, device=random.device).repeat(count, 1, 1)
         turn[:, first, first] = turn[:, second, second] = angle.cos()
         turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()

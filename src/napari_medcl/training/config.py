@@ -202,8 +202,8 @@ class FinetuneConfig(_Config):
         None,
         ge=0,
         le=180,
-        description="How far crops are turned at most; without it by any angle in slices and 20 degrees in volumes. "
-        "Where slices lie alike in all scans, as abdomens do, 30 is much better.",
+        description="How far crops are turned at most; without it 20 degrees in volumes, and in slices 30, but half of "
+        "them by any angle. Where slices lie alike in all scans, as abdomens do, 30 is better.",
         json_schema_extra={"unit": "°"},
     )
     rate: float = Field(

@@ -64,6 +64,8 @@ class History:
         began: When it first said something, in seconds since 1970.
         heard: When it last did.
         ahead: The runs that it waits for.
+        best_dice: The mean over the classes of the best model, where the run chooses one, else of the last; None before
+            the first measurement.
     """
 
     terms: dict[str, Curve] = field(default_factory=dict)
@@ -77,12 +79,8 @@ class History:
     began: float | None = None
     heard: float | None = None
     ahead: tuple[str, ...] = ()
-
-    @property
-    def best_dice(self) -> float | None:
-        """The best mean over the classes; None before the first measurement."""
-        means = self.dice[MEAN].values if MEAN in self.dice else []
-        return max((mean for mean in means if not math.isnan(mean)), default=None)
+    best_dice: float | None = None
+    _chooses: bool = False
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes in what the run said since."""
@@ -97,12 +95,19 @@ class History:
                 case Evaluated():
                     for name, value in {**event.dice, MEAN: event.mean}.items():
                         self.dice.setdefault(name, Curve()).add(event.step, value)
+                    self._measured(event)
                     best = ", the best so far" if event.best else ""
                     self.lines.append(f"Step {event.step}: validation Dice {event.mean:.3f}{best}.")
                 case Preparing() | Saved() | Previewed():
                     pass
                 case _:
                     self._turn(event)
+
+    def _measured(self, event: Evaluated) -> None:
+        """A run that chooses names its first model the best."""
+        self._chooses = self._chooses or event.best
+        if event.best or not (self._chooses or math.isnan(event.mean)):
+            self.best_dice = event.mean
 
     def _turn(self, event: Waiting | Resumed | Started | Noted | Paused | Finished | Failed) -> None:
         """A turn of events: what the user is told in the run's own words."""

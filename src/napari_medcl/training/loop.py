@@ -48,6 +48,7 @@ class Task(ABC):
         optimiser: Steps on everything that is trained.
         autocast: Number format of the products, None for float32.
         evaluations: How often `evaluate` is called, 0 for never.
+        chooses: Whether what it finds says which model is the best; else the last one is the result.
         smallest: Crops that a batch must have for its loss to mean anything.
         epoch: Steps in which every scan is drawn once.
         timed: Is entered round the parts of a step, by their names (see `profile.PARTS`).
@@ -57,6 +58,7 @@ class Task(ABC):
     device: torch.device
     autocast: torch.dtype | None
     evaluations: int = 0
+    chooses: bool = True
     smallest: int = 1
     epoch: int = 1
     timed: Timed = staticmethod(untimed)

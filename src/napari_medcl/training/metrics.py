@@ -37,6 +37,7 @@ class Metrics:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._rows: dict[int, dict[str, float]] = {}
         self._saved: dict[int, float] = {}
+        self._best: set[int] = set()
         self._before_s, self._began = 0.0, math.nan
         for event in events:
             self.add(event)
@@ -61,11 +62,14 @@ class Metrics:
 
     @property
     def best(self) -> dict[str, float]:
-        """The validation Dice when its mean was highest, and the `step` of that; empty where none was measured."""
-        scored = [(row[DICE], -step) for step, row in self._rows.items() if not math.isnan(row.get(DICE, math.nan))]
-        if not scored:
+        """The validation Dice of the best model, where the run chooses one, else of the last, and the `step` of it.
+
+        Empty where none was measured.
+        """
+        measured = [step for step, row in self._rows.items() if not math.isnan(row.get(DICE, math.nan))]
+        if not measured:
             return {}
-        step = -max(scored)[1]
+        step = ([step for step in measured if step in self._best] or measured)[-1]
         dice = {name: value for name, value in self._rows[step].items() if name.partition("/")[0] == DICE}
         return {**dice, "step": step}
 
@@ -82,6 +86,8 @@ class Metrics:
         elif isinstance(event, Stepped | Evaluated):
             row = self._rows.setdefault(event.step, {"seconds": self._elapsed_s(event)})
             row.update(numbers(event))
+            if isinstance(event, Evaluated) and event.best:
+                self._best.add(event.step)
 
     def write(self, path: Path) -> None:
         """Writes them as CSV, one line a step; a cell is empty where there is no number.

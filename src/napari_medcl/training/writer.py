@@ -57,13 +57,13 @@ class Writer:
             yield from self.evaluate(step)
 
     def evaluate(self, step: int) -> Iterator[Event]:
-        """Measures the model; writes it if it is the best.
+        """Measures the model; writes it if it is the best, where the task chooses one.
 
         Raises:
             UserError: As `save`.
         """
         found = self._task.evaluate(step)
-        better = not math.isnan(found.mean) and (self.best is None or found.mean > self.best)
+        better = self._task.chooses and not math.isnan(found.mean) and (self.best is None or found.mean > self.best)
         yield found.model_copy(update={"best": better})
         if better:
             self.best, self.best_step = found.mean, step

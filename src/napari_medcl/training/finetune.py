@@ -24,7 +24,7 @@ from napari_medcl.training.check import begun
 from napari_medcl.training.decided import Decided, decide
 from napari_medcl.training.environment import environment
 from napari_medcl.training.events import Evaluated, Event
-from napari_medcl.training.items import hold_out_slices, labelled_item, prepared
+from napari_medcl.training.items import judged_by_slices, labelled_item, prepared
 from napari_medcl.training.loop import Loop, Task, started, warmed_up
 from napari_medcl.training.processes import Processes, join
 from napari_medcl.training.recorded import recorded, taken_up
@@ -51,9 +51,6 @@ _ANY_ANGLE = {2: 0.5, 3: 0.0}
 patient's scan; where all lie alike, the other half keeps what that tells."""
 _OVERLAP = 0.25
 """Of the windows in validation; less than in prediction, because it is done often."""
-_ENOUGH = 5
-"""Slices that may choose the model where no patient does. Seven of a scan chose as well as the last model or better;
-two took one of a fifth of the steps, far worse on the rest of the scan."""
 _KEPT = 0.99
 """Share of the averaged weights that a step leaves as they were."""
 
@@ -101,10 +98,8 @@ def _events(run: Run, config: FinetuneConfig, processes: Processes) -> Iterator[
     learned, judged = items[: len(chosen)], [item for item in items[len(chosen) :] if len(item.annotated)]
     notes, chooses = list(decided.notes), True
     if not judged:
-        learned, judged = _held_out(learned, config.val)
-        slices = sum(len(item.annotated) for item in judged)
-        chooses = slices >= _ENOUGH
-        notes.append(_judged_by(slices))
+        learned, judged, chooses, note = judged_by_slices(learned, config.val)
+        notes.append(note)
     provenance = environment(config, device, digests, processes.count)
     notes += processes.lead(lambda: dataset.keep(run, chosen, sides, digests, provenance))
     task = _Finetuning(config, decided, (learned, judged), start, device, provenance, processes)
@@ -123,22 +118,6 @@ def _start(run: Run, config: FinetuneConfig) -> Checkpoint | None:
     model = load_model(find_checkpoint(config.start))
     model.save(kept)
     return model
-
-
-def _held_out(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """Without validation patients, some of the annotated slices measure the model."""
-    pairs = [hold_out_slices(item, fraction) for item in items]
-    return [train for train, _ in pairs], [val for _, val in pairs if len(val.annotated)]
-
-
-def _judged_by(slices: int) -> str:
-    """What so many slices in place of patients are good for."""
-    if not slices:
-        return "No patient and no slice validates: the last model is the result, and nothing measures it"
-    said = "annotated slices of the training scans {} it, and their Dice is too optimistic"
-    if slices < _ENOUGH:
-        return f"No patient validates: the last model is the result. {slices} {said.format('measure')}"
-    return f"No patient validates the model: {slices} {said.format('choose')}"
 
 
 class _Finetuning(Task):

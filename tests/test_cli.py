@@ -36,7 +36,7 @@ def test_the_main_job_end_to_end(blobs: Callable[..., Path], tmp_path: Path) -> 
 
     alone("pretrain", folder, "--dims", "2d", "--steps", 4, "--run", tmp_path / "pre", *SMALL)
     said = alone(
-        "finetune", folder, "--start", tmp_path / "pre", "--steps", 120, "--rate", 0.01, "--evaluations", 2,
+        "finetune", folder, "--start", tmp_path / "pre", "--steps", 200, "--rate", 0.01, "--evaluations", 2,
         "--run", tmp_path / "fine", *SMALL,
     )  # fmt: skip
     assert "validation Dice" in said

@@ -86,8 +86,8 @@ class Metrics:
         elif isinstance(event, Stepped | Evaluated):
             row = self._rows.setdefault(event.step, {"seconds": self._elapsed_s(event)})
             row.update(numbers(event))
-            if isinstance(event, Evaluated) and event.best:
-                self._best.add(event.step)
+            if isinstance(event, Evaluated):
+                (self._best.add if event.best else self._best.discard)(event.step)
 
     def write(self, path: Path) -> None:
         """Writes them as CSV, one line a step; a cell is empty where there is no number.

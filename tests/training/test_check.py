@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import UserError
 from napari_medcl.methods import JCL, PDCR, SuperCL
 from napari_medcl.models import NetworkSpec, build
-from napari_medcl.training.check import check
+from napari_medcl.training.check import check, check_data
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 from napari_medcl.training.finetune import finetune
 from napari_medcl.training.pretrain import pretrain
@@ -103,6 +104,51 @@ def test_fine_tuning_that_makes_no_sense(
     with pytest.raises(UserError, match=expected):
         finetune(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """A data folder of which only the names count: four scans of two patients, one with a mask."""
+    for name in ("a_1", "a_2", "b_1", "b_2"):
+        path = tmp_path / "data" / "images" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no scan")
+    (tmp_path / "data" / "labels").mkdir()
+    (tmp_path / "data" / "labels" / "a_1.nii.gz").write_bytes(b"no mask")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"folder": "nowhere"}, "There is no folder"),
+        ({"folder": "empty"}, "There are no scans in"),
+        ({"split": "split.json"}, "split.json"),
+        ({"groups": "(x)"}, "a_1"),
+    ],
+)
+@pytest.mark.parametrize("stage", [pretrain, finetune], ids=["pretrain", "finetune"])
+def test_data_that_make_no_sense(
+    stage: Any, settings: dict[str, str], expected: str, scans: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "split.json").write_text('{"train": ["a_1", "zebra"]}')
+    given: dict[str, Any] = {"folder": scans, **settings}
+    given |= {name: tmp_path / given[name] for name in ("folder", "split") if name in given}
+    config = (PretrainConfig if stage is pretrain else FinetuneConfig)(**given)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        stage(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_that_are_too_few(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 labelled cases were asked for; the training side has 1"):
+        finetune(FinetuneConfig(folder=scans, labelled=2), tmp_path / "run")
+    (scans / "labels" / "a_1.nii.gz").unlink()
+    with pytest.raises(UserError, match="None of the 4 scans"):
+        finetune(FinetuneConfig(folder=scans), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_data(PretrainConfig(folder=scans))
 
 
 def test_a_start_that_is_no_model(tmp_path: Path) -> None:

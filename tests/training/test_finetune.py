@@ -176,23 +176,12 @@ def test_a_few_slices_measure_the_model_and_the_last_one_is_the_result(
     assert Run(tmp_path / "run").checkpoint == Run(tmp_path / "run").checkpoints / f"{name}.safetensors"
 
 
-def test_folders_without_masks_are_refused(blobs: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mask"):
-        list(finetune(FinetuneConfig(folder=blobs(masks=0), **SMALL), tmp_path / "run"))
-    assert Run(tmp_path / "run").state == "failed"
-
-
 def test_a_mask_of_another_shape_is_refused_by_name(blobs: Callable[..., Path], tmp_path: Path) -> None:
     folder = blobs()
     wrong = folder / "labelsTr" / "case_2.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((5, 5, 5), np.uint8), np.eye(4)), wrong)
     with pytest.raises(UserError, match=r"case_2"):
         list(finetune(FinetuneConfig(folder=folder, **SMALL), tmp_path / "run"))
-
-
-def test_more_labelled_cases_than_there_are(blobs: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="3"):
-        list(finetune(FinetuneConfig(folder=blobs(), labelled=9, **SMALL), tmp_path / "run"))
 
 
 def test_a_class_that_never_occurs_is_said(blobs: Callable[..., Path], tmp_path: Path) -> None:

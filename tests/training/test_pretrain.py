@@ -82,11 +82,13 @@ def test_the_baselines_are_settings(blobs: Callable[..., Path], tmp_path: Path) 
 
 
 def test_what_is_wrong_is_said_and_written_down(blobs: Callable[..., Path], tmp_path: Path) -> None:
-    config = PretrainConfig(folder=tmp_path / "nowhere", **SMALL)
-    with pytest.raises(UserError, match="nowhere"):
-        list(pretrain(config, tmp_path / "run"))
-    assert "nowhere" in Run(tmp_path / "run").message
+    folder = blobs(masks=0)
+    (folder / "imagesTr" / "broken.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(UserError, match="broken"):
+        list(pretrain(PretrainConfig(folder=folder, **SMALL), tmp_path / "run"))
+    assert "broken" in Run(tmp_path / "run").message
     if not torch.cuda.is_available():
-        config = PretrainConfig(folder=blobs(masks=0), **{**SMALL, "device": "cuda"})
+        (folder / "imagesTr" / "broken.nii.gz").unlink()
+        config = PretrainConfig(folder=folder, **{**SMALL, "device": "cuda"})
         with pytest.raises(UserError, match=r"(?i)cuda"):
             list(pretrain(config, tmp_path / "other"))

@@ -55,13 +55,14 @@ def start_improving(folder: Path, run: Run, target: Path, minutes: float, **_: A
     Raises:
         UserError: There is no training set yet, or the settings make no run.
     """
-    from napari_medcl.training.check import check
+    from napari_medcl.training.check import check, check_data
 
     made = TrainingSet(folder)
     if not made.split.is_file():
         raise UserError(f"{folder} is no training set yet. Add a corrected case first.")
     config = made.config(run, minutes=minutes)
     check(config)
+    check_data(config)
     return start("finetune", config.to_json(), target)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
-from napari_medcl.data.cases import find_cases
 from napari_medcl.errors import Stopped, UserError
 from napari_medcl.gui.docks import Dock, Message, Progress, Scroll
 from napari_medcl.gui.editors import tip
@@ -67,15 +66,13 @@ def start_run(
         UserError: There is nothing to train on, the settings make no run, or the folder cannot be written.
         Stopped: `stop` said so.
     """
-    from napari_medcl.training.check import check
+    from napari_medcl.training.check import check, check_data
 
     check(config)
     try:
         if pairs is not None:
             write_inputs(pairs, config.folder, progress, stop)
-        cases = find_cases(config.folder, config.groups)
-        if stage == "finetune":
-            cases.require_labelled()
+        check_data(config)
     except (UserError, Stopped):
         if pairs is not None:
             shutil.rmtree(folder, ignore_errors=True)

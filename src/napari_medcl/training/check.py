@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_medcl.data.cases import find_cases
 from napari_medcl.data.plan import Intensity, Plan
 from napari_medcl.errors import UserError
 from napari_medcl.foreign import load_model
 from napari_medcl.models import build
 from napari_medcl.training.config import FinetuneConfig, PretrainConfig
+from napari_medcl.training.dataset import choose
 from napari_medcl.training.network import plain_network, with_blocks
 from napari_medcl.training.run import Run, create, find_checkpoint
 
@@ -52,14 +54,24 @@ def check(config: PretrainConfig | FinetuneConfig) -> None:
     raise refused
 
 
-def begun(stage: Stage, config: PretrainConfig | FinetuneConfig, folder: Path) -> Run:
-    """Makes the folder of a new run, once its settings are seen to make sense.
+def check_data(config: PretrainConfig | FinetuneConfig) -> None:
+    """Refuses a data folder from which nothing can be learned, by the names in it.
 
     Raises:
-        UserError: As `check`, or as `create`.
+        UserError: As `find_cases`, or as `choose`.
+    """
+    choose(config, find_cases(config.folder, config.groups))
+
+
+def begun(stage: Stage, config: PretrainConfig | FinetuneConfig, folder: Path) -> Run:
+    """Makes the folder of a new run, once its settings and its data are seen to make sense.
+
+    Raises:
+        UserError: As `check`, `check_data` or `create`.
     """
     with Run(folder).answering():
         check(config)
+        check_data(config)
         return create(stage, config.to_json(), folder)
 
 

@@ -16,13 +16,13 @@ from napari_medcl.data.splits import Split, read_split, split_by_group
 from napari_medcl.data.volume import IGNORE, Labels
 from napari_medcl.errors import UserError
 from napari_medcl.files import write_json
+from napari_medcl.training.config import FinetuneConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from napari_medcl.data.cases import Case, Cases
     from napari_medcl.data.volume import Volume
-    from napari_medcl.training.config import FinetuneConfig, PretrainConfig
     from napari_medcl.training.run import Run
 
 
@@ -72,6 +72,33 @@ def divide(config: PretrainConfig | FinetuneConfig, cases: Cases) -> Sides:
         c for c in cases.unlabelled if c.group not in kept_back and (c.id in split.train or c.id not in named)
     )
     return Sides(train=train, val=val, test=test, unlabelled=others)
+
+
+def choose(config: PretrainConfig | FinetuneConfig, cases: Cases) -> tuple[tuple[Case, ...], Sides]:
+    """The cases that a new run learns from, and who stands where; by names alone.
+
+    Raises:
+        UserError: There are none, or fewer than asked for, or the split file does not fit.
+    """
+    sides = divide(config, cases)
+    if isinstance(config, PretrainConfig):
+        return _unlabelled_too(cases, sides), sides
+    cases.require_labelled()
+    if not sides.train:
+        raise UserError(
+            f"{cases.folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
+            "labels or masks, named like their scans, or set aside fewer patients for validation and test."
+        )
+    if config.labelled is None:
+        return sides.train, sides
+    first = first_patients if config.labelled_by == "patient" else first_labelled
+    return first(sides.train, config.labelled, config.seed), sides
+
+
+def _unlabelled_too(cases: Cases, sides: Sides) -> tuple[Case, ...]:
+    if chosen := (*sides.train, *sides.unlabelled):
+        return chosen
+    raise UserError(f"{cases.folder} has no scans to pre-train on: all of them are set aside for validation or test.")
 
 
 def write_sides(run: Run, learned: Sequence[Case], sides: Sides) -> None:

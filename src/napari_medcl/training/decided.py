@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_medcl.data.plan import Plan, make_plan
-from napari_medcl.errors import UserError
 from napari_medcl.models import NetworkSpec
 from napari_medcl.training import dataset
 from napari_medcl.training.network import plain_network, with_blocks
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_medcl.checkpoint import Checkpoint
-    from napari_medcl.data.cases import Case, Cases
+    from napari_medcl.data.cases import Case
     from napari_medcl.training.config import FinetuneConfig
     from napari_medcl.training.run import Run
 
@@ -52,7 +51,7 @@ def decide(
         UserError: The data, the start and the settings do not fit each other.
     """
     cases = dataset.read_cases(run, config)
-    chosen, sides = dataset.read_sides(run, cases) or _choose(config, cases)
+    chosen, sides = dataset.read_sides(run, cases) or dataset.choose(config, cases)
     classes, notes = dataset.find_classes(cases.names, [case.truth() for case in chosen])
     if state is None:
         plan, depth = _plan(config, chosen, start)
@@ -64,20 +63,6 @@ def decide(
     if config.method is not None:
         config.method.maps_read(spec)  # refuses what does not fit, before the work
     return Decided(chosen, sides, plan, spec, classes, notes)
-
-
-def _choose(config: FinetuneConfig, cases: Cases) -> tuple[tuple[Case, ...], dataset.Sides]:
-    sides = dataset.divide(config, cases)
-    if not sides.train:
-        raise UserError(
-            f"{cases.folder} has no masks to learn from on the training side. Put masks into labelsTr (nnU-Net), "
-            "labels or masks, named like their scans, or set aside fewer patients for validation and test."
-        )
-    if config.labelled is None:
-        return sides.train, sides
-    if config.labelled_by == "patient":
-        return dataset.first_patients(sides.train, config.labelled, config.seed), sides
-    return dataset.first_labelled(sides.train, config.labelled, config.seed), sides
 
 
 def _plan(config: FinetuneConfig, chosen: Sequence[Case], start: Checkpoint | None) -> tuple[Plan, int]:

@@ -11,13 +11,12 @@ from napari_medcl.data.loader import Item, Loader
 from napari_medcl.data.plan import Plan, make_plan
 from napari_medcl.data.views import CHANGED
 from napari_medcl.device import device_name, precision, resolve_device
-from napari_medcl.errors import UserError
 from napari_medcl.models import NetworkSpec, build
 from napari_medcl.models.layers import over_processes
 from napari_medcl.training.check import begun
 from napari_medcl.training.dataset import (
     Sides,
-    divide,
+    choose,
     keep,
     read_cases,
     read_sides,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_medcl.data.batch import Batch
-    from napari_medcl.data.cases import Case, Cases
+    from napari_medcl.data.cases import Case
     from napari_medcl.data.views import Part
     from napari_medcl.training.config import PretrainConfig
     from napari_medcl.training.events import Event
@@ -98,20 +97,10 @@ def _decided(
 ) -> tuple[tuple[Case, ...], Sides, Plan, NetworkSpec]:
     """Which scans, how they become the network's input, and which network."""
     cases = read_cases(run, config)
-    chosen, sides = read_sides(run, cases) or _choose(config, cases)
+    chosen, sides = read_sides(run, cases) or choose(config, cases)
     plan, spec = _network(config, chosen, device, state)
     config.method.hands_on(spec)  # refuses what does not fit, before the work
     return chosen, sides, plan, spec
-
-
-def _choose(config: PretrainConfig, cases: Cases) -> tuple[tuple[Case, ...], Sides]:
-    sides = divide(config, cases)
-    chosen = (*sides.train, *sides.unlabelled)
-    if not chosen:
-        raise UserError(
-            f"{config.folder} has no scans to pre-train on: all of them are set aside for validation or test."
-        )
-    return chosen, sides
 
 
 def _network(

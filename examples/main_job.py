@@ -10,7 +10,7 @@ import napari_medcl as medcl
 
 def main(data: Path, out: Path, minutes: float = 10) -> None:
     """Learns from all scans, then from the masks; segments the others and measures the test patients."""
-    learning = medcl.PretrainConfig(folder=data, method=medcl.SuperCL(), test=0.25, minutes=minutes)
+    learning = medcl.PretrainConfig(folder=data, method=medcl.JCL(), test=0.25, minutes=minutes)
     for event in medcl.pretrain(learning, out / "pretrain"):
         print(event)
 
@@ -18,7 +18,7 @@ def main(data: Path, out: Path, minutes: float = 10) -> None:
     for event in medcl.finetune(teaching, out / "finetune"):
         print(event)
 
-    predictor = medcl.Predictor(out / "finetune" / "checkpoints" / "best.safetensors")
+    predictor = medcl.Predictor(medcl.find_checkpoint(out / "finetune"))
     cases = medcl.find_cases(data)
     for case in cases.unlabelled:
         prediction = predictor(case.volume())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_medcl.training.finetune import finetune
     from napari_medcl.training.pretrain import pretrain
     from napari_medcl.training.resume import extend, repeat, resume
+    from napari_medcl.training.run import find_checkpoint
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "extend",
     "find_cases",
+    "find_checkpoint",
     "finetune",
     "import_authors",
     "pretrain",
@@ -72,6 +74,7 @@ _HOME = {
     "evaluate": "inference.evaluate",
     "extend": "training.resume",
     "find_cases": "data.cases",
+    "find_checkpoint": "training.run",
     "finetune": "training.finetune",
     "import_authors": "foreign",
     "pretrain": "training.pretrain",

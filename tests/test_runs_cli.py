@@ -270,7 +270,9 @@ def test_a_run_is_ended_from_elsewhere(what: str, state: str, blobs: Callable[..
 
 
 def test_a_failure_ends_with_status_1(blobs: Callable[..., Path], root: Path) -> None:
-    process = begin("finetune", blobs(masks=0), "--run", root / "one", *ENDLESS)
+    folder = blobs()
+    (folder / "imagesTr" / "case_0.nii.gz").write_bytes(b"no scan")
+    process = begin("finetune", folder, "--run", root / "one", *ENDLESS)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
     assert Run(root / "one").state == "failed"

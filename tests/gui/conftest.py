@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 
 OBLIQUE = np.array([[-1.4, 0.1, 0.2, 12.0], [0.1, -1.3, 0.3, -8.0], [0.1, 0.2, 2.5, 30.0], [0, 0, 0, 1]])
 """Voxels of about 1.4 × 1.3 × 2.5 mm, turned by some degrees."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """`make_napari_viewer` collects garbage several times a test: not in what PyTorch and napari made when imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

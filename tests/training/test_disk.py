@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def config(blobs: Callable[..., Path]) -> FinetuneConfig:
-    return FinetuneConfig(folder=blobs(), dims="2d", evaluations=1, **{**SMALL, "steps": 50})
+    return FinetuneConfig(folder=blobs(), dims="2d", evaluations=1, **{**SMALL, "steps": 20})
 
 
 @pytest.fixture
 def pretraining(blobs: Callable[..., Path]) -> PretrainConfig:
     """Of its models only the last is kept."""
-    return PretrainConfig(folder=blobs(), dims="2d", **{**SMALL, "steps": 50})
+    return PretrainConfig(folder=blobs(), dims="2d", **{**SMALL, "steps": 20})
 
 
 def paused(config: FinetuneConfig | PretrainConfig, folder: Path) -> Run:
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_spoils_nothing(
     assert not [*run.checkpoints.glob(".part-*")]
     for line in (run.folder / "events.jsonl").read_text().splitlines():
         json.loads(line)
-    assert Checkpoint.load(run.checkpoints / "last.safetensors").provenance["step"] == (50 if what == "state" else 4)
+    assert Checkpoint.load(run.checkpoints / "last.safetensors").provenance["step"] == (20 if what == "state" else 4)
     list(resume(run.folder))
     assert run.state == "finished"
     assert same(run.folder, tmp_path / "whole")
